@@ -1,0 +1,135 @@
+"""Every error that streamfit raises, in one tree.
+
+::
+
+    StreamfitError
+    ├── ConfigurationError (ValueError)       an argument or configuration is refused
+    ├── BadSampleError (ValueError)           a sample is refused; nothing was learned from it
+    │   └── DecodeError                       the bytes of a record are not a sample
+    ├── SourceError (RuntimeError)            a source cannot go on
+    │   ├── BrokerUnavailableError (ConnectionError)
+    │   └── LostOffsetsError                  the position is no longer in the broker's log
+    ├── CheckpointError (RuntimeError)
+    │   ├── CheckpointCorruptError            a file fails its checksum or does not parse
+    │   ├── CheckpointMismatchError           a valid file of another model, source or format
+    │   └── CheckpointLockedError             another trainer holds the directory
+    ├── UnsupportedError (TypeError)          the model or source cannot do what was asked
+    └── MissingDependencyError (ImportError)  an extra, or the compiled kernels, are not installed
+"""
+
+from __future__ import annotations
+
+from typing import Self
+
+__all__ = [
+    "BadSampleError",
+    "BrokerUnavailableError",
+    "CheckpointCorruptError",
+    "CheckpointError",
+    "CheckpointLockedError",
+    "CheckpointMismatchError",
+    "ConfigurationError",
+    "DecodeError",
+    "LostOffsetsError",
+    "MissingDependencyError",
+    "SourceError",
+    "StreamfitError",
+    "UnsupportedError",
+]
+
+
+class StreamfitError(Exception):
+    """Base of every error raised by streamfit and its connectors."""
+
+
+class ConfigurationError(StreamfitError, ValueError):
+    """An argument was refused when an object was made."""
+
+
+class BadSampleError(StreamfitError, ValueError):
+    """A sample was refused; no weight, counter or position has moved because of it.
+
+    Parameters
+    ----------
+    reason
+        What is wrong, without the place.
+    feature
+        Name of the feature at fault, if one is.
+    source, partition, offset
+        Where the sample came from; filled in by whoever knows (see `at`).
+
+    Examples
+    --------
+    >>> from streamfit.errors import BadSampleError
+    >>> print(BadSampleError("value is nan", feature="age").at("clicks", 0, 17))
+    feature 'age': value is nan (source 'clicks', partition 0, offset 17)
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        *,
+        feature: object = None,
+        source: str | None = None,
+        partition: int | None = None,
+        offset: int | None = None,
+    ) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.feature = feature
+        self.source = source
+        self.partition = partition
+        self.offset = offset
+
+    def at(self, source: str, partition: int, offset: int) -> Self:
+        """Record where the sample came from, and return the error itself."""
+        self.source, self.partition, self.offset = source, partition, offset
+        return self
+
+    def __str__(self) -> str:
+        text = self.reason if self.feature is None else f"feature {self.feature!r}: {self.reason}"
+        if self.source is None:
+            return text
+        return (
+            f"{text} (source {self.source!r}, partition {self.partition}, offset {self.offset})"
+        )
+
+
+class DecodeError(BadSampleError):
+    """The bytes of a record could not be decoded into a sample."""
+
+
+class SourceError(StreamfitError, RuntimeError):
+    """A source cannot go on."""
+
+
+class BrokerUnavailableError(SourceError, ConnectionError):
+    """No broker answered, or it refused the connection."""
+
+
+class LostOffsetsError(SourceError):
+    """The position asked for is outside what the broker still holds."""
+
+
+class CheckpointError(StreamfitError, RuntimeError):
+    """A checkpoint could not be written or read."""
+
+
+class CheckpointCorruptError(CheckpointError):
+    """A checkpoint file fails its checksum or cannot be parsed."""
+
+
+class CheckpointMismatchError(CheckpointError):
+    """A valid checkpoint that belongs to another model, source or format version."""
+
+
+class CheckpointLockedError(CheckpointError):
+    """Another trainer holds the lock of the checkpoint directory."""
+
+
+class UnsupportedError(StreamfitError, TypeError):
+    """The model or source cannot do what was asked of it."""
+
+
+class MissingDependencyError(StreamfitError, ImportError):
+    """An optional package, or the compiled part of streamfit, is not installed."""

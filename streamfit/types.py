@@ -1,0 +1,150 @@
+"""The words of the library as types: sample, block, position, source, learner.
+
+Nothing here computes. Every other module may import this one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from streamfit.errors import BadSampleError
+
+__all__ = [
+    "Block",
+    "CommitsOffsets",
+    "Decoder",
+    "FeatureName",
+    "FloatArray",
+    "Position",
+    "ReportsLag",
+    "Sample",
+    "Source",
+    "StateDict",
+    "Target",
+]
+
+FloatArray: TypeAlias = npt.NDArray[np.float64]
+"""A float64 array."""
+
+FeatureName: TypeAlias = str | int
+"""What may name a feature; columns of an unnamed array are named 0, 1, 2, ..."""
+
+Target: TypeAlias = float | int | bool
+"""A label: a number (regression) or False / True / 0 / 1 (binary classification)."""
+
+Sample: TypeAlias = (
+    tuple[Mapping[FeatureName, float] | npt.ArrayLike, Target]
+    | tuple[Mapping[FeatureName, float] | npt.ArrayLike, Target, float]
+)
+"""One `(x, y)` or `(x, y, w)`."""
+
+Position: TypeAlias = dict[str, int]
+"""Where a source stands: `{"clicks:0": 1234}`, the next offset to read of each partition."""
+
+StateDict: TypeAlias = dict[str, Any]
+"""Plain state: NumPy arrays and JSON-safe values, by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Samples of one partition that arrived together, in order.
+
+    How a stream is cut into blocks never influences what is learned.
+
+    Parameters
+    ----------
+    x
+        `n` mappings of feature name to number, or 1-D rows (a list), or a 2-D array of
+        shape `(n, n_features)`.
+    y
+        `n` labels.
+    w
+        `n` sample weights, or None when every weight is 1.
+    source, partition
+        Name of the source (a Kafka topic, say) and the partition within it.
+    offsets
+        `n` offsets, rising. Sample `i` is done with when the position says `offsets[i] + 1`.
+    features
+        Column names when `x` is a 2-D array that has them.
+    errors
+        Samples that could not be decoded, by their index in the block; the entries of `x`
+        and `y` at these indices are placeholders that nobody may read.
+    """
+
+    x: Sequence[Any] | npt.NDArray[Any]
+    y: Sequence[Any] | npt.NDArray[Any]
+    w: Sequence[Any] | npt.NDArray[Any] | None = None
+    source: str = "samples"
+    partition: int = 0
+    offsets: Sequence[int] = ()
+    features: Sequence[FeatureName] | None = None
+    errors: Mapping[int, BadSampleError] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    @property
+    def key(self) -> str:
+        """Key of this block's partition in a `Position`."""
+        return f"{self.source}:{self.partition}"
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Where samples come from, in blocks, resumable.
+
+    A source may also carry an attribute `live` (bool, False when absent). A live source hands
+    out an empty block whenever nothing has arrived for a moment, so that its reader can look
+    at the clock; any other source may block until the next sample.
+    """
+
+    def __iter__(self) -> Iterator[Block]:
+        """Hand out blocks from the present position on."""
+
+    def position(self) -> Position:
+        """Say where the next block will start."""
+
+    def seek(self, position: Position) -> None:
+        """Make the next iteration start at `position`."""
+
+    def close(self) -> None:
+        """Release whatever is held; calling it again does nothing."""
+
+
+@runtime_checkable
+class CommitsOffsets(Protocol):
+    """A source that can tell an outside dashboard how far it was applied. Advisory only."""
+
+    def commit(self, position: Position) -> None:
+        """Publish `position`; never raises for a broker that is away."""
+
+
+@runtime_checkable
+class ReportsLag(Protocol):
+    """A source that knows how much it has left to read."""
+
+    def lag(self, position: Position) -> int | None:
+        """Count the samples between `position` and the end, or None when not known."""
+
+
+class Decoder(Protocol):
+    """Turns the value of one record into one sample."""
+
+    def __call__(self, value: bytes | None) -> tuple[Any, Any, float | None]:
+        """Decode one record.
+
+        Returns
+        -------
+        tuple
+            `(x, y, w)`, where `w` is None when the record carries no weight.
+
+        Raises
+        ------
+        DecodeError
+            When the bytes are not a sample.
+        """
