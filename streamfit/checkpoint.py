@@ -1,0 +1,331 @@
+"""Save and restore a run: numbered files in one locked directory, durable and verified.
+
+A save is the recipe that survives `kill -9`, a full disk and a power cut at any instant: unique
+temporary file, write, fsync, rename, fsync the directory, read back and verify, prune. Whatever
+happens in between, the directory holds the old checkpoint or the new one, never a mix.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import math
+import os
+import re
+import secrets
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TextIO
+
+from streamfit._checkpoint_file import Checkpoint, encode, read
+from streamfit.errors import (
+    CheckpointCorruptError,
+    CheckpointError,
+    CheckpointLockedError,
+    ConfigurationError,
+)
+
+__all__ = ["Checkpoint", "Checkpointer", "read"]
+
+_log = logging.getLogger(__name__)
+_NAME = re.compile(r"checkpoint-([0-9]{8,})\.safetensors")
+_TEMPORARY = ".checkpoint-*.tmp"
+
+
+class Checkpointer:
+    """A directory of checkpoints that one trainer owns at a time.
+
+    Nothing touches the disk before `open`. Reading (`latest`, `list`) needs no lock, so a
+    dashboard or a server may look while a trainer runs; saving does.
+
+    Parameters
+    ----------
+    path
+        The directory; made, with its parents, when opened.
+    every_seconds, every_updates
+        How often `due` says that it is time. With neither, a run saves only at its end.
+    keep
+        How many checkpoints stay on disk.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from streamfit.checkpoint import Checkpoint, Checkpointer
+    >>> state = Checkpoint({"weights": np.array([0.5, -1.0])}, {}, {"clicks:0": 1234}, {})
+    >>> with tempfile.TemporaryDirectory() as folder, Checkpointer(folder) as checkpointer:
+    ...     print(checkpointer.save(state).name)
+    ...     found = checkpointer.latest()
+    checkpoint-00000001.safetensors
+    >>> found.model["weights"], found.position
+    (array([ 0.5, -1. ]), {'clicks:0': 1234})
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        every_seconds: float | None = None,
+        every_updates: int | None = None,
+        keep: int = 3,
+    ) -> None:
+        if not isinstance(path, str | os.PathLike):
+            raise ConfigurationError(f"path must be a path, got {path!r}")
+        if every_seconds is not None and not _is_positive_number(every_seconds):
+            raise ConfigurationError(
+                f"every_seconds must be a finite number above 0 or None, got {every_seconds!r}"
+            )
+        if every_updates is not None and not _is_count(every_updates):
+            raise ConfigurationError(
+                f"every_updates must be an integer of at least 1 or None, got {every_updates!r}"
+            )
+        if not _is_count(keep):
+            raise ConfigurationError(f"keep must be an integer of at least 1, got {keep!r}")
+        self.path = Path(path)
+        self.every_seconds = every_seconds
+        self.every_updates = every_updates
+        self.keep = keep
+        self._lock: TextIO | None = None
+        self._number = 0  # highest number tried so far
+        self._corrupt: set[Path] = set()  # known bad, so not counted in `keep`
+        self._saved_time = 0.0
+        self._saved_updates: int | None = 0
+        self._seen_updates = 0
+
+    def __repr__(self) -> str:
+        return (
+            f"Checkpointer({str(self.path)!r}, every_seconds={self.every_seconds}, "
+            f"every_updates={self.every_updates}, keep={self.keep})"
+        )
+
+    def open(self) -> Self:
+        """Make and lock the directory; calling it again does nothing.
+
+        Raises
+        ------
+        CheckpointLockedError
+            When another trainer, in this process or any other, holds the directory.
+        """
+        if self._lock is not None:
+            return self
+        with _os_errors(f"cannot open the checkpoint directory {self.path}"):
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = (self.path / "lock").open("a+", encoding="utf-8")
+            try:
+                self._acquire(lock)
+                # We hold the lock, so whoever wrote these is dead.
+                for leftover in self.path.glob(_TEMPORARY):
+                    leftover.unlink(missing_ok=True)
+            except BaseException:
+                lock.close()
+                raise
+        self._lock = lock
+        self._saved_time = time.monotonic()
+        return self
+
+    def close(self) -> None:
+        """Release the lock; calling it again does nothing."""
+        # The lock file stays: removing it would let two trainers lock two files of one name.
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def __enter__(self) -> Self:
+        return self.open()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def list(self) -> list[Path]:
+        """Return the files of all checkpoints, valid or not, oldest first."""
+        with _os_errors(f"cannot list the checkpoint directory {self.path}"):
+            try:
+                files = [file for file in self.path.iterdir() if _NAME.fullmatch(file.name)]
+            except FileNotFoundError:
+                return []
+        return sorted(files, key=_number_of)
+
+    def latest(self) -> Checkpoint | None:
+        """Return the newest valid checkpoint, or None when there has never been one.
+
+        A corrupt file is skipped with a warning in favour of the one before it.
+
+        Raises
+        ------
+        CheckpointCorruptError
+            When there are files and all are corrupt. To start afresh is for the operator to
+            decide, never for this method.
+        CheckpointMismatchError
+            When the newest valid file is of a newer format.
+        """
+        files = self.list()
+        for file in reversed(files):
+            try:
+                checkpoint = read(file)
+            except CheckpointCorruptError as error:
+                _log.warning("skipping %s: %s", file.name, error)
+                self._corrupt.add(file)
+            except CheckpointError as error:
+                if isinstance(error.__cause__, FileNotFoundError):
+                    return self.latest()  # pruned by the trainer since we listed it
+                raise
+            else:
+                self._saved_updates = None
+                return checkpoint
+        if not files:
+            return None
+        raise CheckpointCorruptError(
+            f"every checkpoint in {self.path} is corrupt: {', '.join(f.name for f in files)}. "
+            "Nothing was loaded. Restore one from a backup; or, to start afresh on purpose, move "
+            "these files away or give another directory."
+        )
+
+    def due(self, n_updates: int) -> bool:
+        """Say whether it is time to save, the model having made `n_updates` updates.
+
+        Parameters
+        ----------
+        n_updates
+            The model's own count. After a restore the first call starts the counting, so it
+            should be made before the first new update.
+        """
+        if self._saved_updates is None or n_updates < self._saved_updates:
+            self._saved_updates = n_updates
+        self._seen_updates = n_updates
+        updates = n_updates - self._saved_updates
+        seconds = time.monotonic() - self._saved_time
+        return (self.every_updates is not None and updates >= self.every_updates) or (
+            self.every_seconds is not None and seconds >= self.every_seconds
+        )
+
+    def save(self, checkpoint: Checkpoint) -> Path:
+        """Write a checkpoint durably, verify it, and prune old ones.
+
+        Sets `checkpoint.number` and `checkpoint.created`, once the file is known to be good.
+
+        Returns
+        -------
+        Path
+            The new file.
+
+        Raises
+        ------
+        CheckpointError
+            When any step failed. Older checkpoints are then as they were, and the new one is
+            gone, unless the message says that only pruning failed.
+        """
+        if self._lock is None:
+            raise CheckpointError(
+                f"checkpoints in {self.path} cannot be saved before open(): nothing is locked"
+            )
+        # A number is never used twice, even if its file was corrupt or its save failed.
+        self._number = 1 + max([self._number, *map(_number_of, self.list())])
+        stamped = replace(checkpoint, number=self._number, created=datetime.now(UTC).isoformat())
+        content = encode(stamped)
+        final = self.path / f"checkpoint-{self._number:08d}.safetensors"
+        temporary = self.path / f".{final.stem}.{os.getpid()}-{secrets.token_hex(4)}.tmp"
+        try:
+            with _os_errors(f"cannot write checkpoint {final}"):
+                _write_and_fsync(temporary, content)
+                os.replace(temporary, final)  # noqa: PTH105 (the step has a name: rename)
+                _fsync_directory(self.path)
+                _read_back(final)
+        except BaseException:
+            # A file that was not seen to be good must not be the newest one.
+            for file in (temporary, final):
+                with contextlib.suppress(OSError):
+                    file.unlink(missing_ok=True)
+            raise
+        checkpoint.number, checkpoint.created = stamped.number, stamped.created
+        self._saved_time = time.monotonic()
+        self._saved_updates = self._seen_updates
+        with _os_errors(f"{final.name} was saved, but older ones in {self.path} cannot be pruned"):
+            self._prune()
+        return final
+
+    def _acquire(self, lock: TextIO) -> None:
+        """Lock the open file and write who we are into it, or say who holds it."""
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            lock.seek(0)
+            holder = lock.read().strip() or "another process"
+            raise CheckpointLockedError(
+                f"checkpoint directory {self.path} is in use by {holder}. One trainer owns a "
+                "directory: stop that process, or give this trainer a directory of its own."
+            ) from error
+        lock.truncate(0)
+        lock.write(f"pid {os.getpid()} on {socket.gethostname()}\n")
+        lock.flush()
+
+    def _prune(self) -> None:
+        """Remove what is older than the newest `keep` files not known to be corrupt."""
+        files = self.list()
+        kept = [file for file in files if file not in self._corrupt][-self.keep :]
+        for file in files[: files.index(kept[0])]:
+            file.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _os_errors(what: str) -> Iterator[None]:
+    """Turn an OSError into a CheckpointError that says what was being done."""
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(f"{what}: {error}") from error
+
+
+def _write_and_fsync(path: Path, content: bytes) -> None:
+    """Write a file that must not exist yet, and wait until the disk has it."""
+    with path.open("xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _fsync_directory(path: Path) -> None:
+    """Wait until the disk has the names in a directory; a rename is not durable before."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _read_back(path: Path) -> None:
+    """Verify what the disk has, past the page cache where the system allows it."""
+    if hasattr(os, "posix_fadvise"):
+        with path.open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    try:
+        read(path)
+    except CheckpointCorruptError as error:
+        raise CheckpointError(
+            f"checkpoint {path} did not read back as it was written, so it was removed; "
+            "check the disk. Older checkpoints are untouched."
+        ) from error
+
+
+def _number_of(path: Path) -> int:
+    """Sequence number in the name of a checkpoint file."""
+    match = _NAME.fullmatch(path.name)
+    assert match is not None
+    return int(match[1])
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _is_positive_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
