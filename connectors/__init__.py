@@ -1,0 +1,10 @@
+"""Everything that brings samples in from outside the process, and the in-process sources."""
+
+from __future__ import annotations
+
+from streamfit.sources import ArraySource, IterableSource
+
+from connectors.codecs import JSONDecoder
+from connectors.kafka import KafkaSource
+
+__all__ = ["ArraySource", "IterableSource", "JSONDecoder", "KafkaSource"]

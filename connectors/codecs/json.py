@@ -1,0 +1,108 @@
+"""JSON objects as samples: `{"age": 31, "clicked": 1}`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import orjson
+
+from streamfit.errors import ConfigurationError, DecodeError
+
+__all__ = ["JSONDecoder"]
+
+
+class JSONDecoder:
+    """Decode one JSON object into one sample.
+
+    Only the structure is judged here. The values of the features go to the learner as they are,
+    and it names the feature whose value it refuses.
+
+    Parameters
+    ----------
+    target
+        Name of the field that holds the label: a number, a boolean, or a string (a class name).
+    weight
+        Name of the field that holds the sample's weight, if there is one.
+    features
+        Names of the fields to keep. A name that a record lacks is simply absent from the sample.
+        By default every field but `target` and `weight` is a feature.
+
+    Raises
+    ------
+    DecodeError
+        When called: for bytes that are not UTF-8 or not JSON, for anything but an object, and for
+        a label or weight that is missing, null or nested. `NaN` and `Infinity` are not JSON,
+        a number too large for a float is refused, and so is nesting deeper than 1024 levels.
+
+    Notes
+    -----
+    Of duplicate keys the last one wins. `true` and `false` are the numbers 1 and 0.
+
+    Examples
+    --------
+    >>> from connectors import JSONDecoder
+    >>> decode = JSONDecoder(target="clicked", weight="importance")
+    >>> decode(b'{"age": 31, "income": 2.5, "clicked": true, "importance": 2}')
+    ({'age': 31, 'income': 2.5}, True, 2)
+    >>> decode(b'{"age": 31}')
+    Traceback (most recent call last):
+        ...
+    streamfit.errors.DecodeError: target 'clicked' is missing
+    """
+
+    def __init__(
+        self, target: str, weight: str | None = None, features: Iterable[str] | None = None
+    ) -> None:
+        self.target = _field_name("target", target)
+        self.weight = None if weight is None else _field_name("weight", weight)
+        self.features = None if features is None else _feature_names(features)
+        used = [self.target, *([] if weight is None else [weight]), *(self.features or ())]
+        if len(used) != len(set(used)):
+            raise ConfigurationError("target, weight and features must all be different fields")
+
+    def __repr__(self) -> str:
+        return f"JSONDecoder({self.target!r}, weight={self.weight!r}, features={self.features!r})"
+
+    def __call__(self, value: bytes | None) -> tuple[dict[str, Any], Any, float | None]:
+        """Decode one record into `(x, y, w)`; see `Decoder`."""
+        if value is None:
+            raise DecodeError("tombstone: the record has no value")
+        try:
+            x = orjson.loads(value)
+        except orjson.JSONDecodeError as error:
+            raise DecodeError(f"not JSON: {error}") from None
+        if type(x) is not dict:
+            raise DecodeError(f"not a JSON object but {_kind(x)}")
+        y = _pop(x, "target", self.target, (int, float, str))
+        w = None if self.weight is None else _pop(x, "weight", self.weight, (int, float))
+        if self.features is not None:
+            x = {name: x[name] for name in self.features if name in x}
+        return x, y, w
+
+
+def _pop(x: dict[str, Any], role: str, name: str, kinds: tuple[type, ...]) -> Any:
+    try:
+        value = x.pop(name)
+    except KeyError:
+        raise DecodeError(f"{role} {name!r} is missing") from None
+    if not isinstance(value, kinds):
+        raise DecodeError(f"{role} {name!r} is {_kind(value)}")
+    return value
+
+
+def _kind(value: object) -> str:
+    kinds = {dict: "an object", list: "an array", str: "a string", type(None): "null"}
+    return kinds.get(type(value), "a number")
+
+
+def _field_name(argument: str, name: object) -> str:
+    if not isinstance(name, str) or not name:
+        raise ConfigurationError(f"{argument} must be the name of a field, not {name!r}")
+    return name
+
+
+def _feature_names(names: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(names, str):
+        raise ConfigurationError(f"features must be several names of fields, not {names!r}")
+    return tuple(_field_name("features", name) for name in names)

@@ -1,0 +1,7 @@
+"""Apache Kafka as a source of samples."""
+
+from __future__ import annotations
+
+from connectors.kafka.source import KafkaSource
+
+__all__ = ["KafkaSource"]

@@ -1,0 +1,157 @@
+"""The kafka-python client.
+
+No deserializers are given to it, and a consumer that has raised is never polled again: after a
+deserializer or a checksum failed, its `poll()` may not return (seen with 3.0.12).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
+from kafka import errors as kafka_errors
+
+from connectors.kafka.protocol import Bounds, Records
+from streamfit.errors import BrokerUnavailableError, LostOffsetsError, SourceError
+
+__all__ = ["KafkaPythonClient"]
+
+MAX_RECORDS = 5000
+COMMIT_MS = 3000
+REFRESH_MS = 2000
+
+# While a broker is away the library logs several errors a second. All that matters of them is
+# raised, or logged once by the source, so they are kept quiet unless the user chose a level.
+_library_log = logging.getLogger("kafka")
+if _library_log.level == logging.NOTSET:
+    _library_log.setLevel(logging.CRITICAL)
+
+
+class KafkaPythonClient:
+    """See `Client`."""
+
+    def __init__(
+        self,
+        topic: str,
+        *,
+        bootstrap_servers: str,
+        group_id: str | None,
+        isolation_level: str,
+        timeout: float,
+    ) -> None:
+        self._topic = topic
+        self._group_id = group_id
+        self._settings = {
+            "bootstrap_servers": bootstrap_servers.split(","),
+            "isolation_level": isolation_level,
+            "auto_offset_reset": "none",
+            "enable_auto_commit": False,
+            "allow_auto_create_topics": False,
+            "metadata_max_age_ms": REFRESH_MS,
+            "reconnect_backoff_max_ms": 1000,
+            "fetch_max_wait_ms": 100,
+            "metrics_enabled": False,
+        }
+        self._committer: Any = None
+        self._assigned: list[TopicPartition] = []
+        # The consumer has no group: with one, `poll()` returns nothing while the group's
+        # coordinator is away, although the records could be fetched.
+        self._consumer = self._open(timeout)
+
+    def partitions(self, timeout: float) -> set[int]:
+        """See `Client`."""
+        # From the library's own view of the cluster, which it refreshes in the background.
+        with self._translated("read the metadata"):
+            return set(self._consumer.partitions_for_topic(self._topic) or ())
+
+    def bounds(self, partitions: Iterable[int], timeout: float) -> Bounds:
+        """See `Client`."""
+        wanted = [TopicPartition(self._topic, p) for p in partitions]
+        if not wanted:
+            return {}
+        with self._translated("read the offsets"):
+            first = self._consumer.beginning_offsets(wanted, timeout_ms=timeout * 1000)
+            end = self._consumer.end_offsets(wanted, timeout_ms=timeout * 1000)
+        return {tp.partition: (first[tp], end[tp]) for tp in wanted}
+
+    def assign(self, offsets: Mapping[int, int]) -> None:
+        """See `Client`."""
+        self._assigned = [TopicPartition(self._topic, p) for p in offsets]
+        self._consumer.assign(self._assigned)
+        for tp in self._assigned:
+            self._consumer.seek(tp, offsets[tp.partition])
+
+    def poll(self, timeout: float) -> list[Records]:
+        """See `Client`."""
+        with self._translated("fetch"):
+            polled = self._consumer.poll(timeout_ms=timeout * 1000, max_records=MAX_RECORDS)
+        return [
+            Records(tp.partition, [r.offset for r in records], [r.value for r in records])
+            for tp, records in polled.items()
+        ]
+
+    def positions(self) -> dict[int, int]:
+        """See `Client`."""
+        found = {tp.partition: self._consumer.position(tp, timeout_ms=0) for tp in self._assigned}
+        return {partition: offset for partition, offset in found.items() if offset is not None}
+
+    def commit(self, offsets: Mapping[int, int]) -> None:
+        """See `Client`."""
+        with self._translated("commit"):
+            if self._committer is None:
+                self._committer = self._open(COMMIT_MS / 1000, group_id=self._group_id)
+            self._committer.commit(
+                {
+                    TopicPartition(self._topic, p): OffsetAndMetadata(offset, "", -1)
+                    for p, offset in offsets.items()
+                },
+                timeout_ms=COMMIT_MS,
+            )
+
+    def close(self) -> None:
+        """See `Client`."""
+        for consumer in (self._consumer, self._committer):
+            if consumer is not None:
+                with suppress(kafka_errors.KafkaError):
+                    consumer.close(autocommit=False, timeout_ms=1000)
+
+    def _open(self, timeout: float, **settings: Any) -> Any:
+        opened: list[Any] = []
+
+        def remember(**config: Any) -> Any:
+            opened.append(KafkaConsumer.DEFAULT_CONFIG["kafka_client"](**config))
+            return opened[-1]
+
+        with self._translated("connect"):
+            try:
+                return KafkaConsumer(
+                    **self._settings,
+                    **settings,
+                    bootstrap_timeout_ms=timeout * 1000,
+                    kafka_client=remember,
+                )
+            except BaseException:
+                # A constructor that fails leaves its I/O thread running.
+                for network in opened:
+                    network.close()
+                raise
+
+    @contextmanager
+    def _translated(self, doing: str) -> Iterator[None]:
+        try:
+            yield
+        except (kafka_errors.OffsetOutOfRangeError, kafka_errors.LogTruncationError) as error:
+            raise LostOffsetsError(f"topic {self._topic!r}: cannot {doing}: {error}") from error
+        except kafka_errors.KafkaError as error:
+            text = f"topic {self._topic!r}: cannot {doing}: {error}"
+            kind = BrokerUnavailableError if error.retriable else SourceError
+            raise kind(text) from error
+        except OSError as error:
+            raise BrokerUnavailableError(
+                f"topic {self._topic!r}: cannot {doing}: {error}"
+            ) from error
+        except Exception as error:  # such as a failed decompression, whose error is anyone's
+            raise SourceError(f"topic {self._topic!r}: cannot {doing}: {error!r}") from error
