@@ -7,16 +7,20 @@ from setuptools import Extension, setup
 # Never -ffast-math, never -march=native (see streamfit/_kernels/kernels.h).
 FLAGS = ["-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
 
+MODULES = ["features", "linear"]
+
 setup(
     ext_modules=cythonize(
         [
             Extension(
-                "streamfit._kernels.linear",
-                ["streamfit/_kernels/linear.pyx"],
+                f"streamfit._kernels.{name}",
+                [f"streamfit/_kernels/{name}.pyx"],
                 depends=["streamfit/_kernels/kernels.h"],
                 extra_compile_args=FLAGS,
-            ),
+            )
+            for name in MODULES
         ],
         language_level=3,
+        compiler_directives={"boundscheck": False, "wraparound": False},
     )
 )

@@ -15,6 +15,8 @@
     │   └── CheckpointLockedError             another trainer holds the directory
     ├── UnsupportedError (TypeError)          the model or source cannot do what was asked
     └── MissingDependencyError (ImportError)  an extra, or the compiled kernels, are not installed
+
+and one warning, `UpdateRefusedWarning`.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ __all__ = [
     "SourceError",
     "StreamfitError",
     "UnsupportedError",
+    "UpdateRefusedWarning",
 ]
 
 
@@ -90,9 +93,7 @@ class BadSampleError(StreamfitError, ValueError):
         text = self.reason if self.feature is None else f"feature {self.feature!r}: {self.reason}"
         if self.source is None:
             return text
-        return (
-            f"{text} (source {self.source!r}, partition {self.partition}, offset {self.offset})"
-        )
+        return f"{text} (source {self.source!r}, partition {self.partition}, offset {self.offset})"
 
 
 class DecodeError(BadSampleError):
@@ -133,3 +134,7 @@ class UnsupportedError(StreamfitError, TypeError):
 
 class MissingDependencyError(StreamfitError, ImportError):
     """An optional package, or the compiled part of streamfit, is not installed."""
+
+
+class UpdateRefusedWarning(RuntimeWarning):
+    """An update would have made a weight non-finite; it was refused and its samples dropped."""

@@ -1,0 +1,16 @@
+"""streamfit: streaming online learning in exact micro-batches.
+
+>>> import streamfit as sf
+>>> model = sf.LogisticRegression(optimizer=sf.optim.SGD(0.5), batch_size=2)
+>>> for x, y in [({"rain": 1.0}, True), ({"rain": 0.0}, False)]:
+...     model.learn_one(x, y)
+>>> model.n_samples, model.n_updates, model.n_pending
+(2, 1, 0)
+"""
+
+from streamfit import errors, types
+from streamfit.core import losses, optim
+from streamfit.core.features import FeatureIndex
+from streamfit.core.linear import LinearRegression, LogisticRegression
+
+__version__ = "0.1.0"

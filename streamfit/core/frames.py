@@ -1,0 +1,102 @@
+"""Tables in and out: arrays and data frames become float64 matrices and back.
+
+River's narwhals helpers do the frames; they are imported only when a frame arrives, because
+they are slow to import.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from streamfit.errors import BadSampleError, UnsupportedError
+from streamfit.types import FeatureName, FloatArray
+
+__all__ = [
+    "as_float64",
+    "as_table",
+    "as_vector",
+    "is_frame",
+    "native_frame",
+    "native_series",
+    "rows_of",
+]
+
+
+def is_frame(X: object) -> bool:
+    """Say whether `X` is a data frame (pandas, polars, Arrow, ...)."""
+    return hasattr(X, "columns") or hasattr(X, "column_names")
+
+
+def as_table(X: Any) -> tuple[npt.NDArray[Any], list[FeatureName] | None]:
+    """Return the 2-D array behind `X` and its column names, None for a bare array.
+
+    Raises
+    ------
+    BadSampleError
+        When `X` is not a table of numbers with two dimensions.
+    """
+    if is_frame(X):
+        from river.utils import dataframe
+
+        frame = dataframe.into_frame(X)
+        try:
+            values = dataframe.to_numpy(frame)
+        except (TypeError, ValueError) as error:
+            raise BadSampleError(f"the frame holds something that is no number: {error}") from None
+        names = [name.item() if isinstance(name, np.generic) else name for name in frame.columns]
+        return values, names
+    if hasattr(X, "tocsr"):
+        raise UnsupportedError(
+            "sparse matrices are not supported yet; pass X.toarray() in blocks, or dicts"
+        )
+    try:
+        array = np.asarray(X)
+    except ValueError as error:
+        raise BadSampleError(f"X is not a table: {error}") from None
+    if array.ndim != 2:
+        raise BadSampleError(f"X must have shape (n, n_features), not {array.shape}")
+    return array, None
+
+
+def as_vector(values: Any, name: str, n: int) -> npt.NDArray[Any]:
+    """Return labels or sample weights as a 1-D array of `n` entries, not yet checked."""
+    array: npt.NDArray[Any] = np.asarray(
+        values.to_numpy() if hasattr(values, "to_numpy") else values
+    )
+    if array.shape != (n,):
+        raise BadSampleError(f"{name} must have shape ({n},), not {array.shape}")
+    return array
+
+
+def as_float64(array: npt.NDArray[Any]) -> FloatArray | None:
+    """Return `array` as C-contiguous float64 if every number converts, None otherwise."""
+    if array.dtype.kind not in "fiub":
+        return None
+    return np.ascontiguousarray(array, dtype=np.float64)
+
+
+def native_series(values: npt.NDArray[Any], like: Any, name: object) -> Any:
+    """Return `values` as a series of the library that made the frame `like`."""
+    from river.utils import dataframe
+
+    return dataframe.to_native_series(values, name=name, like=dataframe.into_frame(like))
+
+
+def native_frame(columns: dict[Any, npt.NDArray[Any]], like: Any) -> Any:
+    """Return `columns` as a frame of the library that made the frame `like`."""
+    from river.utils import dataframe
+
+    return dataframe.to_native_frame(columns, like=dataframe.into_frame(like))
+
+
+def rows_of(
+    array: npt.NDArray[Any], names: Sequence[FeatureName] | None
+) -> list[npt.NDArray[Any] | dict[FeatureName, Any]]:
+    """Return the rows of a table one by one, for data that has to be checked value by value."""
+    if names is None:
+        return list(array)
+    return [dict(zip(names, row.tolist(), strict=True)) for row in array]

@@ -1,0 +1,133 @@
+"""Linear learners: regression and binary classification."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+from river import base
+
+from streamfit._kernels import sigmoid, sigmoid_one
+from streamfit.core import frames, losses
+from streamfit.core.learner import LinearLearner
+from streamfit.types import FloatArray
+
+__all__ = ["LinearRegression", "LogisticRegression"]
+
+_PARAMETERS = """
+    Parameters
+    ----------
+    optimizer
+        One of `sf.optim`; None is `SGD(0.01)`.
+    loss
+        {losses}
+    batch_size
+        Samples whose gradients make one update: 1 is stochastic gradient descent, None is
+        full-batch (only `flush`, or the end of a `Trainer`'s epoch, updates). Memory does not
+        depend on it.
+    reduction
+        `"mean"` divides a micro-batch's gradient by the sum of its sample weights, so that at
+        `batch_size=1` a sample's weight cancels; `"sum"` does not divide.
+    l2
+        Adds `l2 * w` to the gradient of each weight (not of the intercept), once per update.
+    fit_intercept
+        Whether there is an intercept.
+    intercept_lr
+        None: the optimizer trains the intercept like any weight. A number: plain SGD at this
+        rate, as River does.
+    clip_gradient
+        Bound on the absolute value of each sample's weighted loss gradient (the factor that its
+        row is multiplied by), as in River.
+    features
+        A `FeatureIndex` that fixes the columns of known features; None grows one as features
+        appear.
+"""
+
+
+class LinearRegression(LinearLearner, base.MiniBatchRegressor):
+    """Linear regression, learned in exact micro-batches.
+    {parameters}
+
+    Examples
+    --------
+    >>> import streamfit as sf
+    >>> model = sf.LinearRegression(sf.optim.SGD(0.1), batch_size=2)
+    >>> model.learn_one({{"x": 1.0}}, 2.0)
+    >>> model.n_pending, model.weights
+    (1, {{'x': 0.0}})
+    >>> model.learn_one({{"x": 2.0}}, 4.0)
+    >>> model.n_updates, model.weights
+    (1, {{'x': 1.0}})
+    >>> model.predict_one({{"x": 3.0}})
+    3.6
+    """
+
+    _losses: ClassVar[tuple[type[losses.Loss], ...]] = (losses.Squared, losses.HalfSquared)
+
+    def predict_one(self, x: Any) -> float:
+        """Predict the target of one sample; features never seen count nothing."""
+        return self._predictor_one(x)
+
+    def predict_many(self, X: Any) -> Any:
+        """Predict the targets of a table: an array, or a series when `X` is a frame."""
+        p = self._predictor_many(X)
+        return frames.native_series(p, X, self._target_name) if frames.is_frame(X) else p
+
+    def predictions(self, predictors: FloatArray) -> list[float]:
+        """Turn linear predictors into what `predict_one` returns."""
+        return predictors.tolist()
+
+
+class LogisticRegression(LinearLearner, base.MiniBatchClassifier):
+    """Logistic regression for labels False and True (0 and 1), learned in exact micro-batches.
+    {parameters}
+
+    Examples
+    --------
+    >>> import streamfit as sf
+    >>> model = sf.LogisticRegression(sf.optim.SGD(1.0))
+    >>> model.learn_one({{"x": 2.0}}, True)
+    >>> model.weights, model.intercept
+    ({{'x': 1.0}}, 0.5)
+    >>> model.predict_one({{"x": 1.0}})
+    True
+    """
+
+    _losses: ClassVar[tuple[type[losses.Loss], ...]] = (losses.Log,)
+
+    def predict_proba_one(self, x: Any) -> dict[bool, float]:
+        """Predict the probabilities of False and True of one sample."""
+        p = sigmoid_one(self._predictor_one(x))
+        return {False: 1.0 - p, True: p}
+
+    def predict_one(self, x: Any) -> bool:
+        """Predict the label of one sample."""
+        return self._predictor_one(x) > 0.0
+
+    def predict_proba_many(self, X: Any) -> Any:
+        """Predict the probabilities of a table: columns False and True."""
+        p = sigmoid(self._predictor_many(X))
+        if frames.is_frame(X):
+            return frames.native_frame({False: 1.0 - p, True: p}, X)
+        return np.column_stack([1.0 - p, p])
+
+    def predict_many(self, X: Any) -> Any:
+        """Predict the labels of a table: a bool array, or a series when `X` is a frame."""
+        labels = self._predictor_many(X) > 0.0
+        return frames.native_series(labels, X, self._target_name) if frames.is_frame(X) else labels
+
+    def predictions(self, predictors: FloatArray) -> list[dict[bool, float]]:
+        """Turn linear predictors into what `predict_proba_one` returns."""
+        return [{False: 1.0 - p, True: p} for p in sigmoid(predictors).tolist()]
+
+
+for _learner, _losses in (
+    (
+        LinearRegression,
+        "`sf.losses.Squared` (the default: as River and Keras) or `HalfSquared` (as scikit-learn).",
+    ),
+    (LogisticRegression, "`sf.losses.Log`, the default."),
+):
+    _learner.__doc__ = (_learner.__doc__ or "").format(
+        parameters=_PARAMETERS.format(losses=_losses)
+    )
