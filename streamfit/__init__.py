@@ -9,8 +9,30 @@
 """
 
 from streamfit import errors, types
+from streamfit.checkpoint import Checkpoint, Checkpointer
 from streamfit.core import losses, optim
 from streamfit.core.features import FeatureIndex
 from streamfit.core.linear import LinearRegression, LogisticRegression
+from streamfit.report import Progress, TrainingReport
+from streamfit.sources import ArraySource, IterableSource
+from streamfit.trainer import Trainer
+
+__all__ = [
+    "ArraySource",
+    "Checkpoint",
+    "Checkpointer",
+    "FeatureIndex",
+    "IterableSource",
+    "LinearRegression",
+    "LogisticRegression",
+    "Progress",
+    "Trainer",
+    "TrainingReport",
+    "errors",
+    "losses",
+    "offline",
+    "optim",
+    "types",
+]
 
 __version__ = "0.1.0"

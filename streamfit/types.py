@@ -20,6 +20,7 @@ __all__ = [
     "Decoder",
     "FeatureName",
     "FloatArray",
+    "Learner",
     "Position",
     "ReportsLag",
     "Sample",
@@ -130,6 +131,56 @@ class ReportsLag(Protocol):
 
     def lag(self, position: Position) -> int | None:
         """Count the samples between `position` and the end, or None when not known."""
+
+
+@runtime_checkable
+class Learner(Protocol):
+    """What a `Trainer` needs of a model."""
+
+    batch_size: int | None
+    track_loss: bool
+    """Whether `learn_block` adds each sample's loss, before it is learned, to `loss_sum`."""
+    loss_sum: float
+    loss_weight: float
+
+    @property
+    def n_samples(self) -> int:
+        """Samples learned or pending."""
+
+    @property
+    def n_updates(self) -> int:
+        """Updates made."""
+
+    @property
+    def n_pending(self) -> int:
+        """Samples whose update has not happened yet."""
+
+    @property
+    def n_refused(self) -> int:
+        """Updates refused because a weight would have become non-finite."""
+
+    def learn_block(
+        self, block: Block, start: int, stop: int, predictors: FloatArray | None = None
+    ) -> None:
+        """Learn samples `start` to `stop`; raise `BadSampleError` at the first bad one."""
+
+    def predictions(self, predictors: FloatArray) -> list[Any]:
+        """Turn the predictors that `learn_block` wrote into predictions for a metric."""
+
+    def flush(self, last_batch: str = "apply") -> None:
+        """Deal with a partial micro-batch."""
+
+    def state_dict(self) -> StateDict:
+        """Return everything that learning depends on."""
+
+    def load_state_dict(self, state: StateDict) -> None:
+        """Continue from a state."""
+
+    def get_config(self) -> dict[str, Any]:
+        """Describe the model's arguments, JSON-safe."""
+
+    def digest(self) -> str:
+        """Return a hash over parameters, optimizer state, counters and pending sums."""
 
 
 class Decoder(Protocol):

@@ -1,6 +1,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from numpy.typing import NDArray
+
 from streamfit._kernels.features import FeatureIndex
 from streamfit.types import FloatArray, StateDict
 
@@ -47,9 +49,9 @@ class LinearKernel:
     def learn_mapping(self, x: Any, y: Any, w: Any = 1.0) -> float: ...
     def learn_mappings(
         self,
-        xs: Sequence[Any],
-        ys: Sequence[Any],
-        ws: Sequence[Any] | None,
+        xs: Sequence[Any] | NDArray[Any],
+        ys: Sequence[Any] | NDArray[Any],
+        ws: Sequence[Any] | NDArray[Any] | None,
         start: int,
         stop: int,
         predictions: FloatArray | None = None,

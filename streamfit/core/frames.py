@@ -79,7 +79,7 @@ def as_float64(array: npt.NDArray[Any]) -> FloatArray | None:
     return np.ascontiguousarray(array, dtype=np.float64)
 
 
-def native_series(values: npt.NDArray[Any], like: Any, name: object) -> Any:
+def native_series(values: npt.NDArray[Any], like: Any, name: str | None) -> Any:
     """Return `values` as a series of the library that made the frame `like`."""
     from river.utils import dataframe
 

@@ -76,7 +76,7 @@ class LinearLearner:
                 f"features must be a FeatureIndex, not {type(features).__name__}"
             )
         self.features = features
-        self._target_name: object = None
+        self._target_name: str | None = None
         self._kernel = LinearKernel(
             FeatureIndex() if features is None else features.copy(),
             loss=self.loss.id,
@@ -139,7 +139,7 @@ class LinearLearner:
             raise
 
     def learn_block(
-        self, block: Block, start: int, stop: int, predictions: FloatArray | None = None
+        self, block: Block, start: int, stop: int, predictors: FloatArray | None = None
     ) -> None:
         """Learn samples `start` to `stop` of a block.
 
@@ -149,7 +149,7 @@ class LinearLearner:
             Samples that arrived together.
         start, stop
             The range to learn.
-        predictions
+        predictors
             Array of shape (len(block),) that receives each sample's linear predictor as it was
             before the sample was learned.
 
@@ -161,21 +161,21 @@ class LinearLearner:
         before = self._kernel.n_samples
         try:
             if not isinstance(block.x, np.ndarray):
-                self._kernel.learn_mappings(block.x, block.y, block.w, start, stop, predictions)
+                self._kernel.learn_mappings(block.x, block.y, block.w, start, stop, predictors)
             else:
-                self._learn_table(block, start, stop, predictions)
+                self._learn_table(block, start, stop, predictors)
         except BadSampleError as error:
             i = start + self._kernel.n_samples - before
             raise error.at(block.source, block.partition, block.offsets[i]) from None
 
     def _learn_table(
-        self, block: Block, start: int, stop: int, predictions: FloatArray | None
+        self, block: Block, start: int, stop: int, predictors: FloatArray | None
     ) -> None:
         table = np.asarray(block.x)[start:stop]
         X = frames.as_float64(table)
         y = frames.as_float64(np.asarray(block.y)[start:stop])
         w = None if block.w is None else frames.as_float64(np.asarray(block.w)[start:stop])
-        out = None if predictions is None else predictions[start:stop]
+        out = None if predictors is None else predictors[start:stop]
         if X is None or y is None or (w is None and block.w is not None):
             rows = frames.rows_of(table, block.features)
             labels = np.asarray(block.y)[start:stop].tolist()
@@ -226,6 +226,35 @@ class LinearLearner:
             self._kernel.flush(self._kernel.n_pending / self.batch_size)
         elif last_batch == "drop":
             self._kernel.discard()
+
+    # ---- progressive loss: each sample's loss before it was learned
+
+    @property
+    def track_loss(self) -> bool:
+        """Whether each sample's loss is added to `loss_sum` before the sample is learned."""
+        return self._kernel.track_loss
+
+    @track_loss.setter
+    def track_loss(self, value: bool) -> None:
+        self._kernel.track_loss = value
+
+    @property
+    def loss_sum(self) -> float:
+        """Sum of the tracked losses, each times its sample's weight."""
+        return self._kernel.loss_sum
+
+    @loss_sum.setter
+    def loss_sum(self, value: float) -> None:
+        self._kernel.loss_sum = value
+
+    @property
+    def loss_weight(self) -> float:
+        """Sum of the weights of the samples in `loss_sum`."""
+        return self._kernel.loss_weight
+
+    @loss_weight.setter
+    def loss_weight(self, value: float) -> None:
+        self._kernel.loss_weight = value
 
     # ---- what is known
 

@@ -14,8 +14,7 @@ from streamfit.types import FloatArray
 
 __all__ = ["LinearRegression", "LogisticRegression"]
 
-_PARAMETERS = """
-    Parameters
+_PARAMETERS = """Parameters
     ----------
     optimizer
         One of `sf.optim`; None is `SGD(0.01)`.
@@ -40,25 +39,25 @@ _PARAMETERS = """
         row is multiplied by), as in River.
     features
         A `FeatureIndex` that fixes the columns of known features; None grows one as features
-        appear.
-"""
+        appear."""
 
 
 class LinearRegression(LinearLearner, base.MiniBatchRegressor):
     """Linear regression, learned in exact micro-batches.
+
     {parameters}
 
     Examples
     --------
     >>> import streamfit as sf
     >>> model = sf.LinearRegression(sf.optim.SGD(0.1), batch_size=2)
-    >>> model.learn_one({{"x": 1.0}}, 2.0)
+    >>> model.learn_one({"x": 1.0}, 2.0)
     >>> model.n_pending, model.weights
-    (1, {{'x': 0.0}})
-    >>> model.learn_one({{"x": 2.0}}, 4.0)
+    (1, {'x': 0.0})
+    >>> model.learn_one({"x": 2.0}, 4.0)
     >>> model.n_updates, model.weights
-    (1, {{'x': 1.0}})
-    >>> model.predict_one({{"x": 3.0}})
+    (1, {'x': 1.0})
+    >>> model.predict_one({"x": 3.0})
     3.6
     """
 
@@ -75,32 +74,34 @@ class LinearRegression(LinearLearner, base.MiniBatchRegressor):
 
     def predictions(self, predictors: FloatArray) -> list[float]:
         """Turn linear predictors into what `predict_one` returns."""
-        return predictors.tolist()
+        return [float(p) for p in predictors]
 
 
 class LogisticRegression(LinearLearner, base.MiniBatchClassifier):
     """Logistic regression for labels False and True (0 and 1), learned in exact micro-batches.
+
     {parameters}
 
     Examples
     --------
     >>> import streamfit as sf
     >>> model = sf.LogisticRegression(sf.optim.SGD(1.0))
-    >>> model.learn_one({{"x": 2.0}}, True)
+    >>> model.learn_one({"x": 2.0}, True)
     >>> model.weights, model.intercept
-    ({{'x': 1.0}}, 0.5)
-    >>> model.predict_one({{"x": 1.0}})
+    ({'x': 1.0}, 0.5)
+    >>> model.predict_one({"x": 1.0})
     True
     """
 
     _losses: ClassVar[tuple[type[losses.Loss], ...]] = (losses.Log,)
 
-    def predict_proba_one(self, x: Any) -> dict[bool, float]:
+    # River lets predictions take extra keyword arguments; a linear model has none to take.
+    def predict_proba_one(self, x: Any) -> dict[bool, float]:  # type: ignore[override]
         """Predict the probabilities of False and True of one sample."""
         p = sigmoid_one(self._predictor_one(x))
         return {False: 1.0 - p, True: p}
 
-    def predict_one(self, x: Any) -> bool:
+    def predict_one(self, x: Any) -> bool:  # type: ignore[override]
         """Predict the label of one sample."""
         return self._predictor_one(x) > 0.0
 
@@ -121,13 +122,13 @@ class LogisticRegression(LinearLearner, base.MiniBatchClassifier):
         return [{False: 1.0 - p, True: p} for p in sigmoid(predictors).tolist()]
 
 
-for _learner, _losses in (
+for _learner, _fitting in (
     (
         LinearRegression,
-        "`sf.losses.Squared` (the default: as River and Keras) or `HalfSquared` (as scikit-learn).",
+        "`sf.losses.Squared`, the default (as River and Keras), or `HalfSquared` (scikit-learn).",
     ),
     (LogisticRegression, "`sf.losses.Log`, the default."),
 ):
-    _learner.__doc__ = (_learner.__doc__ or "").format(
-        parameters=_PARAMETERS.format(losses=_losses)
+    _learner.__doc__ = (_learner.__doc__ or "").replace(
+        "{parameters}", _PARAMETERS.replace("{losses}", _fitting)
     )

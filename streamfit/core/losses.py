@@ -26,7 +26,7 @@ class Loss:
         return loss_value(self.id, p, y)
 
     def gradient(self, p: float, y: float) -> float:
-        """Derivative of the loss by `p`."""
+        """Slope of the loss at `p`: its derivative by the linear predictor."""
         return loss_gradient(self.id, p, y)
 
     def get_config(self) -> dict[str, Any]:

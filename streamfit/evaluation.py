@@ -1,0 +1,95 @@
+"""Test-then-train: what the model said about each sample before it learned it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from streamfit.errors import ConfigurationError
+from streamfit.types import Block, FloatArray, Learner
+
+__all__ = ["Evaluation"]
+
+
+class Evaluation:
+    """Progressive loss (always) and River metrics (if any) of one learner.
+
+    The loss comes from the dot product that the gradient needs anyway. Metrics are River
+    objects and cost what they cost: a prediction object and a Python call per sample.
+
+    Parameters
+    ----------
+    model
+        The learner; its `learn_block` is called here.
+    metrics
+        River metrics, updated in place.
+
+    Raises
+    ------
+    ConfigurationError
+        When a metric does not work with the model.
+    """
+
+    def __init__(self, model: Learner, metrics: Iterable[Any] = ()) -> None:
+        self._model = model
+        self.metrics: dict[str, Any] = {}
+        for metric in [metrics] if hasattr(metrics, "update") else metrics:
+            if not hasattr(metric, "update") or not hasattr(metric, "get"):
+                raise ConfigurationError(f"metrics: {metric!r} is not a River metric")
+            works_with = getattr(metric, "works_with", None)
+            if works_with is not None and not works_with(model):
+                raise ConfigurationError(
+                    f"metrics: {type(metric).__name__} does not work with {type(model).__name__}"
+                )
+            name = type(getattr(metric, "obj", metric)).__name__
+            self.metrics[name if name not in self.metrics else f"{name} {len(self.metrics)}"] = (
+                metric
+            )
+
+    def learn(self, block: Block, start: int, stop: int) -> None:
+        """Let the model learn samples `start` to `stop`, and score what it predicted before."""
+        if not self.metrics:
+            self._model.learn_block(block, start, stop)
+            return
+        predictors = np.empty(len(block))
+        before = self._model.n_samples
+        try:
+            self._model.learn_block(block, start, stop, predictors)
+        finally:
+            self._score(block, start, start + self._model.n_samples - before, predictors)
+
+    def _score(self, block: Block, start: int, stop: int, predictors: FloatArray) -> None:
+        predictions = self._model.predictions(predictors[start:stop])
+        for i, prediction in enumerate(predictions, start):
+            y, w = block.y[i], 1.0 if block.w is None else block.w[i]
+            label = prediction
+            if isinstance(prediction, dict):
+                y = bool(y)
+                label = max(prediction, key=prediction.__getitem__)
+            for metric in self.metrics.values():
+                metric.update(y, label if metric.requires_labels else prediction, w)
+
+    # ---- the progressive loss, summed up in the model, saved with the run
+
+    def begin(self) -> None:
+        """Start the progressive loss at nothing."""
+        self._model.track_loss = True
+        self._model.loss_sum = self._model.loss_weight = 0.0
+
+    @property
+    def progressive_loss(self) -> float:
+        """Mean of the samples' losses, each before it was learned; NaN before the first."""
+        weight = self._model.loss_weight
+        return self._model.loss_sum / weight if weight else math.nan
+
+    def state_dict(self) -> dict[str, float]:
+        """Return the sums behind the progressive loss."""
+        return {"loss_sum": self._model.loss_sum, "loss_weight": self._model.loss_weight}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        """Continue from the sums that `state_dict` returned."""
+        self._model.loss_sum = float(state["loss_sum"])
+        self._model.loss_weight = float(state["loss_weight"])

@@ -1,0 +1,54 @@
+"""A progress bar on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
+
+from streamfit.report import Progress
+
+__all__ = ["progress_bar"]
+
+
+@contextmanager
+def progress_bar(
+    total: int | None, console: Console | None = None
+) -> Iterator[Callable[[Progress], None] | None]:
+    """Show a bar while the context lasts; hand out None where there is no terminal.
+
+    Parameters
+    ----------
+    total
+        Samples expected, None when not known.
+    console
+        Where to draw; standard error by default.
+    """
+    console = console or Console(stderr=True)
+    if not console.is_terminal:
+        yield None
+        return
+    columns = (
+        TextColumn("samples"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}"),
+    )
+    with Bar(*columns, console=console) as bar:
+        task = bar.add_task("", total=total)
+
+        def show(progress: Progress) -> None:
+            bar.update(
+                task,
+                completed=progress.n_samples,
+                description=(
+                    f"loss {progress.progressive_loss:.4f}  "
+                    f"{progress.samples_per_second:,.0f}/s  updates {progress.n_updates:,}"
+                ),
+            )
+
+        yield show

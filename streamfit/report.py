@@ -1,0 +1,93 @@
+"""What a training run says about itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from streamfit.types import Position
+
+__all__ = ["Progress", "TrainingReport"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Where a run stands; what callbacks are given after each block.
+
+    Parameters
+    ----------
+    n_samples, n_updates
+        Samples learned or pending, and updates made, those before a resume included.
+    n_pending
+        Samples taken in whose update has not happened yet.
+    n_bad
+        Samples skipped because they were bad.
+    n_refused
+        Updates refused because they would have made a weight non-finite.
+    n_epochs
+        Epochs completed.
+    progressive_loss
+        Mean loss of the samples, each measured before it was learned; NaN before the first.
+    metrics
+        The River metrics, by class name; they cover the samples since this run began.
+    seconds
+        Duration of this run.
+    samples_per_second
+        Rate of this run, the samples before a resume left out.
+    resumed_at
+        `n_samples` when this run resumed from a checkpoint, None when it began afresh.
+    position
+        The next offset of each partition: everything before it is learned, pending or skipped.
+    """
+
+    n_samples: int
+    n_updates: int
+    n_pending: int
+    n_bad: int
+    n_refused: int
+    n_epochs: int
+    progressive_loss: float
+    metrics: Mapping[str, Any]
+    seconds: float
+    samples_per_second: float
+    resumed_at: int | None
+    position: Position
+    _lag: Callable[[], int | None] = field(default=lambda: None, repr=False, compare=False)
+
+    def lag(self) -> int | None:
+        """Count the samples left in the source, None where it does not know; may ask a broker."""
+        return self._lag()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingReport(Progress):
+    """How a run ended: the fields of `Progress`, and two more.
+
+    Parameters
+    ----------
+    digest
+        SHA-256 over parameters, optimizer state, counters and pending sums.
+    stopped_by
+        Name of the signal that ended the run early (`"SIGTERM"`, `"SIGINT"`), else None.
+    """
+
+    digest: str
+    stopped_by: str | None = None
+
+    def __str__(self) -> str:
+        """Return a short table."""
+        rows: list[tuple[str, str]] = [
+            ("samples", f"{self.n_samples:,}"),
+            ("updates", f"{self.n_updates:,}"),
+            ("pending", f"{self.n_pending:,}"),
+            ("bad samples", f"{self.n_bad:,}"),
+            ("refused updates", f"{self.n_refused:,}"),
+            ("epochs", f"{self.n_epochs:,}"),
+            ("resumed at", "-" if self.resumed_at is None else f"{self.resumed_at:,}"),
+            ("progressive loss", f"{self.progressive_loss:.6f}"),
+            *((name, f"{metric.get():.6f}") for name, metric in self.metrics.items()),
+            ("samples/s", f"{self.samples_per_second:,.0f}"),
+            ("digest", self.digest[:16]),
+        ]
+        return "\n".join(f"{name:<18}{value:>18}" for name, value in rows)

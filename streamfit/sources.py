@@ -1,0 +1,310 @@
+"""Sources inside the process: arrays and Python iterables.
+
+A source hands out blocks of samples and knows its position (see `streamfit.types.Source`). The
+position of both sources here is the count of samples read: `{"samples:0": 1234}`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from streamfit.errors import BadSampleError, ConfigurationError, SourceError, UnsupportedError
+from streamfit.types import Block, FeatureName, Position
+
+__all__ = ["ArraySource", "IterableSource"]
+
+_KEY = "samples:0"
+_BLOCK_ROWS = 1024
+_BLOCK_SAMPLES = 256
+_BLOCK_SECONDS = 0.02  # a slow stream is handed on sample by sample, a fast one in blocks
+_IDLE_SECONDS = 0.1
+
+
+def _count(position: Position) -> int:
+    """Return the number of samples that `position` stands for."""
+    count = position.get(_KEY)
+    if set(position) != {_KEY} or type(count) is not int or count < 0:
+        raise SourceError(
+            f"{position!r} is not a position of this source; expected {{{_KEY!r}: count}}"
+        )
+    return count
+
+
+class ArraySource:
+    """The rows of an array, in order.
+
+    Parameters
+    ----------
+    X
+        Array of shape (n, n_features).
+    y
+        `n` labels.
+    w
+        `n` sample weights, or None.
+    features
+        Names of the columns; without them they are named 0, 1, 2, ...
+
+    Raises
+    ------
+    ConfigurationError
+        When the shapes do not fit together.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from streamfit import ArraySource
+    >>> source = ArraySource(np.eye(3), [1.0, 2.0, 3.0])
+    >>> source.position(), [len(block) for block in source], source.position()
+    ({'samples:0': 0}, [3], {'samples:0': 3})
+    """
+
+    live = False
+
+    def __init__(
+        self, X: Any, y: Any, w: Any = None, *, features: Iterable[FeatureName] | None = None
+    ) -> None:
+        self._X = np.asarray(X)
+        if self._X.ndim != 2:
+            raise ConfigurationError(f"X must have shape (n, n_features), not {self._X.shape}")
+        n, n_features = self._X.shape
+        self._y = np.asarray(y)
+        self._w = None if w is None else np.asarray(w)
+        for name, values in (("y", self._y), ("w", self._w)):
+            if values is not None and values.shape != (n,):
+                raise ConfigurationError(f"{name} must have shape ({n},), not {values.shape}")
+        self._features = None if features is None else list(features)
+        if self._features is not None and len(self._features) != n_features:
+            raise ConfigurationError(f"{len(self._features)} feature names, {n_features} columns")
+        self._row = 0
+
+    def __iter__(self) -> Iterator[Block]:
+        """Hand out blocks of rows, from the position to the end."""
+        while self._row < len(self._y):
+            rows = slice(self._row, min(self._row + _BLOCK_ROWS, len(self._y)))
+            self._row = rows.stop
+            yield Block(
+                x=self._X[rows],
+                y=self._y[rows],
+                w=None if self._w is None else self._w[rows],
+                offsets=range(rows.start, rows.stop),
+                features=self._features,
+            )
+
+    def position(self) -> Position:
+        """Say how many rows have been handed out."""
+        return {_KEY: self._row}
+
+    def seek(self, position: Position) -> None:
+        """Go to a row."""
+        row = _count(position)
+        if row > len(self._y):
+            raise SourceError(f"row {row} is wanted, the array has {len(self._y)}")
+        self._row = row
+
+    def lag(self, position: Position) -> int:
+        """Count the rows left."""
+        return len(self._y) - _count(position)
+
+    def close(self) -> None:
+        """Do nothing; there is nothing to release."""
+
+
+class IterableSource:
+    """Any Python iterable of samples `(x, y)` or `(x, y, w)`.
+
+    Parameters
+    ----------
+    iterable
+        A list, a generator, a River dataset, ...; or a function without arguments that returns
+        a fresh iterator each time, which makes a generator repeatable.
+    live
+        Read the iterable on a thread of its own, so that whoever consumes the source can look
+        at the clock while nothing arrives.
+
+    Attributes
+    ----------
+    max_block : int
+        Most samples to take for one block; a reader that needs no more than `n` says so here,
+        and the rest stays in the iterator.
+
+    Notes
+    -----
+    Resuming takes a fresh iterator and skips the samples before the position, so the iterable
+    must produce the same samples again. A generator object can be read only once.
+
+    Examples
+    --------
+    >>> from streamfit import IterableSource
+    >>> source = IterableSource([({"x": 1.0}, True), ({"x": 2.0}, False)])
+    >>> [list(block.y) for block in source], source.position()
+    ([[True, False]], {'samples:0': 2})
+    """
+
+    def __init__(
+        self, iterable: Iterable[Any] | Callable[[], Iterator[Any]], *, live: bool = False
+    ) -> None:
+        if not callable(iterable) and not hasattr(iterable, "__iter__"):
+            raise ConfigurationError(
+                f"source must be a Source or an iterable of samples, not {type(iterable).__name__}"
+            )
+        self.live = live
+        self.max_block = _BLOCK_SAMPLES
+        self._iterable = iterable
+        self._iterator: Iterator[Any] | None = None
+        self._count = 0
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether a second pass gets a fresh iterator."""
+        return callable(self._iterable) or iter(self._iterable) is not self._iterable
+
+    def __iter__(self) -> Iterator[Block]:
+        """Hand out blocks of samples, from the position to the end."""
+        if self.live and self._iterator is not None:
+            self.seek(self.position())  # the thread of the pass before may have read ahead
+        samples = self._from_position()
+        for batch in _on_a_thread(samples) if self.live else self._together(samples):
+            start = self._count
+            self._count += len(batch)
+            yield _as_block(batch, start)
+
+    def _together(self, samples: Iterator[Any]) -> Iterator[list[Any]]:
+        """Collect what arrives without a pause; if the iterable raises, hand on what came."""
+        batch: list[Any] = []
+        try:
+            deadline = time.monotonic() + _BLOCK_SECONDS
+            for sample in samples:
+                batch.append(sample)
+                if len(batch) >= self.max_block or time.monotonic() >= deadline:
+                    yield batch
+                    batch = []
+                    deadline = time.monotonic() + _BLOCK_SECONDS
+        except Exception:
+            if batch:
+                yield batch
+            raise
+        if batch:
+            yield batch
+
+    def _from_position(self) -> Iterator[Any]:
+        if self._iterator is None:
+            self._iterator = iter(self._iterable() if callable(self._iterable) else self._iterable)
+            for skipped in range(self._count):
+                if next(self._iterator, self) is self:
+                    raise SourceError(
+                        f"the iterable ended after {skipped} samples; the position is {self._count}"
+                    )
+        return self._iterator
+
+    def position(self) -> Position:
+        """Say how many samples have been handed out."""
+        return {_KEY: self._count}
+
+    def seek(self, position: Position) -> None:
+        """Go to a sample: the next pass takes a fresh iterator and skips those before it."""
+        count = _count(position)
+        if self._iterator is None and count == self._count:
+            return
+        if self._iterator is not None and not self.repeatable:
+            raise UnsupportedError(
+                "a generator object can be read only once; pass a list, or the function that makes "
+                "the generator"
+            )
+        self._iterator, self._count = None, count
+
+    def close(self) -> None:
+        """Close a generator; other iterators have nothing to release."""
+        close = getattr(self._iterator, "close", None)
+        if close is not None and not self.live:
+            close()
+
+
+@dataclass
+class _End:
+    """Last item on the queue of a reading thread."""
+
+    error: BaseException | None = None
+
+
+def _on_a_thread(samples: Iterator[Any]) -> Iterator[list[Any]]:
+    """Collect on a thread; hand out empty batches while nothing arrives."""
+    arrived: queue.Queue[Any] = queue.Queue(maxsize=4 * _BLOCK_SAMPLES)
+    stopped = threading.Event()
+
+    def put(item: Any) -> None:
+        while not stopped.is_set():
+            with contextlib.suppress(queue.Full):
+                return arrived.put(item, timeout=_IDLE_SECONDS)
+
+    def read() -> None:
+        try:
+            for sample in samples:
+                put(sample)
+                if stopped.is_set():
+                    return
+        except BaseException as error:  # the consumer raises it
+            put(_End(error))
+        else:
+            put(_End())
+
+    threading.Thread(target=read, name="streamfit-source", daemon=True).start()
+    try:
+        while True:
+            batch: list[Any] = []
+            end = None
+            with contextlib.suppress(queue.Empty):
+                item = arrived.get(timeout=_IDLE_SECONDS)
+                while not isinstance(item, _End):
+                    batch.append(item)
+                    if len(batch) == _BLOCK_SAMPLES:
+                        break
+                    item = arrived.get_nowait()
+                else:
+                    end = item
+            yield batch
+            if end is not None:
+                if end.error is not None:
+                    raise end.error
+                return
+    finally:
+        stopped.set()
+
+
+def _as_block(batch: list[Any], start: int) -> Block:
+    """Make a block of samples; an item that is no sample becomes an error at its place."""
+    xs: list[Any] = []
+    ys: list[Any] = []
+    ws: list[Any] = []
+    weighted = False
+    errors: dict[int, BadSampleError] = {}
+    for i, sample in enumerate(batch):
+        w: Any = 1.0
+        try:
+            if len(sample) == 3:
+                x, y, w = sample
+                weighted = True
+            else:
+                x, y = sample
+        except (TypeError, ValueError):
+            x, y = None, None
+            errors[i] = BadSampleError(
+                f"a sample must be (x, y) or (x, y, w), not {repr(sample)[:60]}"
+            ).at("samples", 0, start + i)
+        xs.append(x)
+        ys.append(y)
+        ws.append(w)
+    return Block(
+        x=xs,
+        y=ys,
+        w=ws if weighted else None,
+        offsets=range(start, start + len(batch)),
+        errors=errors,
+    )
