@@ -1,0 +1,199 @@
+"""P1: arrival does not matter. Weights depend on the samples, their order and `batch_size`."""
+
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import streamfit as sf
+from streamfit.core.learner import LinearLearner
+from streamfit.testing.strategies import (
+    FORMS,
+    KINDS,
+    Samples,
+    arrivals,
+    feed,
+    fresh,
+    last_batches,
+    learners,
+    optimizers,
+    problems,
+    samples,
+)
+from streamfit.types import Block
+
+pytestmark = pytest.mark.filterwarnings("ignore::streamfit.errors.UpdateRefusedWarning")
+
+NAMED = ["dicts", "sparse dicts", "sparse dicts, backwards", "frame", "block of sparse dicts"]
+
+
+def one_by_one(model: LinearLearner, data: Samples) -> LinearLearner:
+    """The yardstick: dense rows, one after the other."""
+    feed(model, data, [("rows", 0, len(data))])
+    return model
+
+
+@given(st.data())
+def test_any_arrival_gives_the_same_bits(draw: st.DataObject) -> None:
+    model, data = draw.draw(problems())
+    expected = one_by_one(fresh(model), data)
+    feed(model, data, draw.draw(arrivals(len(data))))
+    assert model.digest() == expected.digest()
+    assert model.weights == expected.weights
+    last_batch = draw.draw(last_batches())
+    model.flush(last_batch)
+    expected.flush(last_batch)
+    assert model.digest() == expected.digest()
+
+
+@pytest.mark.parametrize("form", FORMS)
+@given(st.data())
+def test_each_form_gives_the_same_bits(form: str, draw: st.DataObject) -> None:
+    model, data = draw.draw(problems(batch_sizes=(1, 2, 7), max_size=20))
+    expected = one_by_one(fresh(model), data)
+    feed(model, data, [(form, 0, len(data))])
+    assert model.digest() == expected.digest()
+
+
+@given(st.data())
+def test_features_that_appear_on_the_way_equal_a_matrix_with_zeros(draw: st.DataObject) -> None:
+    model, data = draw.draw(problems(known=False))
+    feed(model, data, draw.draw(arrivals(len(data), NAMED)))
+    seen = list(model.weights)
+    assert sorted(seen) == sorted({name for row in data.rows() for name in row} | set(seen))
+    columns = [data.names.index(name) for name in seen]
+    dense = Samples(seen, data.X[:, columns], data.y, data.w)
+    expected = type(model).from_config(
+        {**model.get_config(), "features": {"names": seen, "fixed": False} if seen else None}
+    )
+    if not seen:
+        dense = Samples([], np.zeros((len(data), 0)), data.y, data.w)
+    one_by_one(expected, dense)
+    assert model.digest() == expected.digest()
+    assert model.weights == expected.weights
+
+
+@given(st.data())
+def test_refused_updates_are_the_same_under_any_arrival(draw: st.DataObject) -> None:
+    exploding = st.one_of(optimizers(), optimizers(max_lr=1e150))
+    model, data = draw.draw(problems(optimizer=exploding, huge=True))
+    expected = one_by_one(fresh(model), data)
+    feed(model, data, draw.draw(arrivals(len(data))))
+    assert model.digest() == expected.digest()
+    assert model.n_refused == expected.n_refused
+    assert np.isfinite([model.intercept, *model.weights.values()]).all()
+
+
+@given(st.data())
+def test_refused_updates_with_features_that_appear_on_the_way(draw: st.DataObject) -> None:
+    model, data = draw.draw(problems(known=False, huge=True))
+    if data.w is not None and draw.draw(st.booleans()):
+        data.w[: len(data) // 2] = 1e200
+        data.y[...] = data.y * (1e200 if isinstance(model, sf.LinearRegression) else 1.0)
+    feed(model, data, [("sparse dicts", 0, len(data))])
+    seen = list(model.weights)
+    dense = Samples(seen, data.X[:, [data.names.index(f) for f in seen]], data.y, data.w)
+    features = {"names": seen, "fixed": False} if seen else None
+    expected = type(model).from_config({**model.get_config(), "features": features})
+    one_by_one(expected, dense)
+    assert (model.n_updates, model.n_refused) == (expected.n_updates, expected.n_refused)
+    assert model.digest() == expected.digest()
+
+
+def _through_state(model: LinearLearner) -> LinearLearner:
+    config = json.loads(json.dumps(model.get_config()))
+    again = type(model).from_config(config)
+    again.load_state_dict(model.state_dict())
+    assert again.get_config() == model.get_config()
+    return again
+
+
+def _through_another_life(model: LinearLearner) -> LinearLearner:
+    """Into a learner that has already learned something else, and refused something."""
+    again = fresh(model)
+    names = list(model.weights) or ["x"]
+    if model.features is None:
+        again.learn_one({"other": 3.0, "more": -2.0}, 1.0)
+    for _ in range(3):
+        again.learn_one(dict.fromkeys(names, 1.0), 1.0)
+    again.load_state_dict(model.state_dict())
+    return again
+
+
+WAYS = {
+    "state_dict": _through_state,
+    "state_dict into a used learner": _through_another_life,
+    "deepcopy": copy.deepcopy,
+    "pickle": lambda model: pickle.loads(pickle.dumps(model)),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@given(st.data())
+def test_stopping_anywhere_equals_never_stopping(way: str, draw: st.DataObject) -> None:
+    model, data = draw.draw(problems(known=draw.draw(st.booleans()), huge=draw.draw(st.booleans())))
+    form = draw.draw(st.sampled_from(NAMED))
+    stop = draw.draw(st.integers(0, len(data)))
+    whole = fresh(model)
+    feed(whole, data, [(form, 0, stop), (form, stop, len(data))])
+    feed(model, data, [(form, 0, stop)])
+    before = model.digest()
+    again = WAYS[way](model)
+    assert again.digest() == before
+    feed(again, data, [(form, stop, len(data))])
+    assert again.digest() == whole.digest()
+    assert again.weights == whole.weights
+    assert model.digest() == before  # the copy shares nothing with the original
+
+
+@given(st.data())
+def test_predictions_before_learning_are_what_predict_one_says(draw: st.DataObject) -> None:
+    data = draw.draw(samples(max_size=20))
+    model = draw.draw(learners([sf.LinearRegression], features=data.names))
+    expected = []
+    other = fresh(model)
+    for x, y, w in zip(data.X, data.y.tolist(), data.weights.tolist(), strict=True):
+        expected.append(other.predict_one(x))
+        other.learn_one(x, y, w)
+    out = np.full(len(data), np.nan)
+    block = Block(data.X, data.y, data.w, offsets=range(len(data)))
+    for start, stop in [(0, len(data) // 3), (len(data) // 3, len(data))]:
+        model.learn_block(block, start, stop, out)
+    assert out.tolist() == expected
+
+
+@given(st.data())
+def test_predictions_agree_in_every_form(draw: st.DataObject) -> None:
+    model, data = draw.draw(problems(max_size=20))
+    one_by_one(model, data)
+    before = model.digest()
+    expected = [model._predictor_one(x) for x in data.X]
+    assert [model._predictor_one(x) for x in data.rows()] == expected
+    assert model._predictor_many(data.X).tolist() == expected
+    assert model._predictor_many(np.asfortranarray(data.X)).tolist() == expected
+    assert model._predictor_many(data.X.astype(object)).tolist() == expected
+    unknown = [{**row, "never seen": 1e6, 7: -3.0} for row in data.rows()]
+    assert [model._predictor_one(x) for x in unknown] == expected
+    assert model.digest() == before
+    assert list(model.weights) == data.names
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_learner_that_refuses_every_update_stays_at_zero(kind: type[LinearLearner]) -> None:
+    model = kind(sf.optim.SGD(1e308), batch_size=2, reduction="sum")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(6):
+            model.learn_one({"x": 1e300}, 1)
+    assert model.n_refused == 3
+    assert model.n_updates == 0
+    assert model.weights == {"x": 0.0}
+    assert {w.category for w in caught} == {sf.errors.UpdateRefusedWarning}
+    assert "n_refused" in str(caught[0].message)
