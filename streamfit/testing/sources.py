@@ -1,0 +1,74 @@
+"""Sources for tests: the same samples, cut and dealt out in any way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from streamfit.types import Block, Position
+
+__all__ = ["SplitSource"]
+
+
+class SplitSource:
+    """Samples of one partition, cut into blocks at given places; remembers if it was closed.
+
+    Parameters
+    ----------
+    x, y, w
+        What the blocks hold (see `Block`): sequences or arrays of `n` samples, `w` may be None.
+    cuts
+        Where a block ends and the next begins, rising, in [0, n]; equal cuts make empty blocks.
+    features
+        Column names when `x` is an array.
+
+    Examples
+    --------
+    >>> from streamfit.testing.sources import SplitSource
+    >>> source = SplitSource([{"a": 1.0}, {"a": 2.0}, {"a": 3.0}], [1.0, 2.0, 3.0], cuts=[1])
+    >>> [len(block) for block in source]
+    [1, 2]
+    """
+
+    def __init__(
+        self,
+        x: Any,
+        y: Any,
+        w: Any = None,
+        *,
+        cuts: Sequence[int] = (),
+        features: Sequence[Any] | None = None,
+    ) -> None:
+        self._x, self._y, self._w = x, y, w
+        self._cuts = [*cuts, len(y)]
+        self._features = features
+        self._next = 0
+        self.closed = False
+
+    def __iter__(self) -> Iterator[Block]:
+        """Hand out the blocks from the position on."""
+        for cut in self._cuts:
+            if cut < self._next:
+                continue
+            start, self._next = self._next, cut
+            yield Block(
+                x=self._x[start:cut],
+                y=self._y[start:cut],
+                w=None if self._w is None else self._w[start:cut],
+                source="split",
+                partition=7,
+                offsets=range(start, cut),
+                features=self._features,
+            )
+
+    def position(self) -> Position:
+        """Say how many samples were handed out."""
+        return {"split:7": self._next}
+
+    def seek(self, position: Position) -> None:
+        """Go to a sample."""
+        self._next = position["split:7"]
+
+    def close(self) -> None:
+        """Remember that the source was closed."""
+        self.closed = True
