@@ -46,11 +46,11 @@ class ConfluentClient:
     def __init__(
         self,
         topic: str,
+        timeout: float,
         *,
         bootstrap_servers: str,
         group_id: str | None,
         isolation_level: str,
-        timeout: float,
     ) -> None:
         self._topic = topic
         self._ends: dict[int, int] = {}

@@ -36,11 +36,11 @@ class KafkaPythonClient:
     def __init__(
         self,
         topic: str,
+        timeout: float,
         *,
         bootstrap_servers: str,
         group_id: str | None,
         isolation_level: str,
-        timeout: float,
     ) -> None:
         self._topic = topic
         self._group_id = group_id
@@ -95,7 +95,10 @@ class KafkaPythonClient:
 
     def positions(self) -> dict[int, int]:
         """See `Client`."""
-        found = {tp.partition: self._consumer.position(tp, timeout_ms=0) for tp in self._assigned}
+        with self._translated("read the positions"):
+            found = {
+                tp.partition: self._consumer.position(tp, timeout_ms=0) for tp in self._assigned
+            }
         return {partition: offset for partition, offset in found.items() if offset is not None}
 
     def commit(self, offsets: Mapping[int, int]) -> None:

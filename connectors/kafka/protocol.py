@@ -71,10 +71,10 @@ class ClientFactory(Protocol):
     def __call__(
         self,
         topic: str,
+        timeout: float,
         *,
         bootstrap_servers: str,
         group_id: str | None,
         isolation_level: str,
-        timeout: float,
     ) -> Client:
         """Connect within `timeout` seconds."""

@@ -9,20 +9,17 @@ from __future__ import annotations
 
 import logging
 import math
-import time
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from functools import partial
 from typing import Any, Literal, TypeVar, get_args
 
-from connectors.kafka.offsets import check_held, from_position, to_position
-from connectors.kafka.protocol import Bounds, Client, ClientFactory, Records
+from connectors.kafka.feed import Feed
+from connectors.kafka.offsets import from_position, to_position
+from connectors.kafka.protocol import ClientFactory, Records
 from streamfit.errors import (
     BadSampleError,
-    BrokerUnavailableError,
     ConfigurationError,
     DecodeError,
-    LostOffsetsError,
     MissingDependencyError,
     SourceError,
 )
@@ -89,16 +86,6 @@ class KafkaSource:
 
     live = True
 
-    # How long a question to the broker may hold us: at first, when a running iteration has to
-    # open a new connection, and on a connection that should be working.
-    _connect_seconds = 30.0
-    _reconnect_seconds = 5.0
-    _request_seconds = 1.0
-    _poll_seconds = 0.1
-    _check_seconds = 3.0
-    _stall_seconds = 30.0
-    _missing_seconds = 10.0
-
     def __init__(
         self,
         topic: str,
@@ -124,59 +111,46 @@ class KafkaSource:
         self.isolation_level = _one_of("isolation_level", isolation_level, levels)
         self.on_lost_offsets = _one_of("on_lost_offsets", on_lost_offsets, ("halt",))
         self.n_duplicates = 0
-        self._start: str | dict[int, int]
-        if isinstance(start, Mapping):
-            try:
-                self._start = from_position(self.topic, start)
-            except SourceError as error:
-                raise ConfigurationError(f"start: {error}") from None
-        elif start in ("earliest", "latest"):
-            self._start = start
-        else:
-            raise ConfigurationError(
-                f"start must be 'earliest', 'latest' or a position, not {start!r}"
-            )
-
-        self._open = _client_factory(self.client)
-        self._client: Client | None = None
-        self._queue: deque[Records] = deque()  # polled and not yet handed out
-        self._next: dict[int, int] | None = None  # by partition: the offset to hand out next
-        self._after_last: dict[int, int] = {}  # ... and the offset after the last handed out
-        self._away = False
-        self._missing_since = math.inf
-        self._next_check = 0.0
-        self._polled = 0.0  # seconds spent waiting for records
-        self._moved_at: dict[int, float] = {}  # by partition: `_polled` when it last moved
+        self._after_last: dict[int, int] = {}  # by partition: the offset after the last record
+        open_client = partial(
+            _client_factory(self.client),
+            self.topic,
+            bootstrap_servers=self.bootstrap_servers,
+            group_id=self.group_id,
+            isolation_level=self.isolation_level,
+        )
+        self._feed = Feed(self.topic, open_client, _parse_start(self.topic, start))
 
     def __repr__(self) -> str:
         return f"KafkaSource({self.topic!r}, bootstrap_servers={self.bootstrap_servers!r})"
 
     def __iter__(self) -> Iterator[Block]:
         """Hand out blocks, one a partition and poll, from the present position on."""
-        offsets = self._connect(self._connect_seconds)
+        feed = self._feed
+        feed.connect()
         ends: dict[int, int] | None = None
         if self.stop_at_end:
-            held = self._client_or_raise().bounds(list(offsets), self._connect_seconds)
-            ends = {partition: end for partition, (_, end) in held.items()}
+            ends = {p: end for p, (_, end) in feed.bounds(feed.connect_seconds).items()}
         try:
-            while ends is None or any(self._next_of(p) < end for p, end in ends.items()):
-                if not self._queue:
-                    self._poll(ends)
-                if not self._queue:
+            while ends is None or any(feed.next[p] < end for p, end in ends.items()):
+                if not feed.queue:
+                    feed.poll(ends)
+                if not feed.queue:
                     yield Block(x=[], y=[], source=self.topic)
-                while self._queue:
-                    block = self._block(self._queue[0], ends)
-                    self._queue.popleft()  # only now: a decoder that raises must lose nothing
+                while feed.queue:
+                    block = self._block(feed.queue[0], ends)
+                    feed.queue.popleft()  # only now: a decoder that raises must lose nothing
                     if block is not None:
                         yield block
         finally:
             if ends is not None:  # the client has read past the ends, where others may go on
-                self._disconnect()
+                feed.disconnect()
 
     def position(self) -> Position:
         """Say which offset of each partition is handed out next."""
-        offsets = self._next if self._next is not None else self._connect(self._connect_seconds)
-        return to_position(self.topic, offsets)
+        if not self._feed.next:
+            self._feed.connect()
+        return to_position(self.topic, self._feed.next)
 
     def seek(self, position: Position) -> None:
         """Make the next iteration start at `position`; absent partitions at their earliest.
@@ -188,55 +162,52 @@ class KafkaSource:
         SourceError
             When the position is not one of this topic.
         """
-        wanted = from_position(self.topic, position)
-        before, self._next = self._next, wanted
-        self._disconnect()
+        self._feed.seek(from_position(self.topic, position))
         self._after_last = {}
-        try:
-            self._connect(self._connect_seconds)
-        except BaseException:
-            self._next = before
-            raise
 
     def commit(self, position: Position) -> None:
         """Publish `position` under `group_id` for dashboards; a failure is only logged."""
         if self.group_id is None:
             return
         offsets = from_position(self.topic, position)
+        feed = self._feed
+        if not offsets or feed.away:
+            return
         try:
-            self._connect(self._request_seconds)
-            if offsets and not self._away:
-                self._client_or_raise().commit(offsets)
+            feed.connect(feed.reconnect_seconds).commit(offsets)
         except SourceError as error:
             log.warning("%s", error)
 
     def lag(self, position: Position) -> int | None:
-        """Count the records between `position` and the end of the topic, None when not known.
+        """Count the offsets between `position` and the end of the topic, None when not known.
 
-        Offsets that hold no record (compacted, transaction markers) count where they lie ahead.
+        Some may hold no record (compacted, transaction markers). Those at the very end count
+        no more once they have been passed.
         """
         offsets = from_position(self.topic, position)
+        feed = self._feed
+        if feed.away:
+            return None
         try:
-            here = self._connect(self._request_seconds)
-            held = self._client_or_raise().bounds(list(here), self._request_seconds)
+            held = feed.bounds(feed.request_seconds)
         except SourceError:
             return None
         left = 0
         for partition, (first, end) in held.items():
             offset = max(offsets.get(partition, first), first)
             if offset >= self._after_last.get(partition, math.inf):
-                offset = max(offset, here[partition])  # nothing but gaps lies between
+                offset = max(offset, feed.next[partition])  # nothing but gaps lies between
             left += max(0, end - offset)
         return left
 
     def close(self) -> None:
-        """Close the connection; the source can be iterated again, from where it stands."""
-        self._disconnect()
+        """Close the connection; a later iteration opens another, and goes on where this ended."""
+        self._feed.disconnect()
 
     def _block(self, records: Records, ends: Mapping[int, int] | None) -> Block | None:
         """Decode what is new in `records` and move the position past it."""
         topic, partition, decode = self.topic, records.partition, self.decoder
-        expected = self._next_of(partition)
+        expected = self._feed.next[partition]
         end: float = math.inf if ends is None else ends.get(partition, 0)
         xs: list[Any] = []
         ys: list[Any] = []
@@ -265,7 +236,7 @@ class KafkaSource:
             ys.append(y)
             ws.append(w)
             offsets.append(offset)
-        self._move(partition, expected)
+        self._feed.move(partition, expected)
         if not ys:
             return None
         self._after_last[partition] = offsets[-1] + 1
@@ -279,155 +250,6 @@ class KafkaSource:
             offsets=offsets,
             errors=errors,
         )
-
-    def _poll(self, ends: Mapping[int, int] | None) -> None:
-        """Fill the queue with what arrives within a moment, come what may to the broker."""
-        try:
-            self._connect(self._reconnect_seconds)
-            if time.monotonic() >= self._next_check:
-                self._check()
-            client = self._client_or_raise()
-            began = time.monotonic()
-            try:
-                self._queue.extend(client.poll(self._poll_seconds))
-            except BaseException:
-                self._disconnect()  # whatever it had fetched will be fetched again
-                raise
-            self._polled += time.monotonic() - began
-            if not self._queue:
-                for partition, offset in client.positions().items():
-                    end = math.inf if ends is None else ends.get(partition, 0)
-                    self._move(partition, int(min(offset, end)))
-        except BrokerUnavailableError as error:
-            if not self._away:
-                log.warning("%s; waiting for it", error)
-            self._away = True
-            if self._client is None:
-                time.sleep(self._poll_seconds)
-        except LostOffsetsError:
-            # The library does not say what the broker holds; coming back does, and raises.
-            with suppress(BrokerUnavailableError):
-                self._connect(self._reconnect_seconds)
-            raise
-
-    def _check(self) -> None:
-        """Look every few seconds for new partitions, lost offsets and a stalled consumer."""
-        client, offsets = self._client_or_raise(), self._next
-        assert offsets is not None
-        self._next_check = time.monotonic() + self._check_seconds
-        present = client.partitions(self._request_seconds)
-        self._tolerate_missing(set(offsets) - present)
-        stale = [
-            p for p in offsets if self._moved_at.get(p, 0.0) + self._poll_seconds < self._polled
-        ]
-        # Only of partitions that bring nothing: this is also how an absent broker is noticed.
-        held = client.bounds([p for p in stale if p in present], self._request_seconds)
-        check_held(self.topic, offsets, held)
-        if self._away:
-            self._away = False
-            log.warning("topic %r: the broker is back", self.topic)
-        stalled = [
-            partition
-            for partition, (_, end) in held.items()
-            if offsets[partition] < end and self._idle_for(partition) > self._stall_seconds
-        ]
-        if stalled:
-            log.warning("topic %r: partitions %s stalled, reconnecting", self.topic, stalled)
-        if stalled or present - set(offsets):
-            self._disconnect()
-            self._connect(self._reconnect_seconds)
-
-    def _tolerate_missing(self, missing: set[int]) -> None:
-        # A broker that has just started may not know a topic for a moment.
-        if not missing:
-            self._missing_since = math.inf
-            return
-        now = time.monotonic()
-        self._missing_since = min(self._missing_since, now)
-        if now - self._missing_since >= self._missing_seconds:
-            raise LostOffsetsError(
-                f"topic {self.topic!r}: partitions {sorted(missing)} are gone; was it deleted?"
-            )
-
-    def _connect(self, timeout: float) -> dict[int, int]:
-        """Have a client that reads from the present position, and return that position."""
-        if self._client is not None and self._next is not None:
-            return self._next
-        client = self._open(
-            self.topic,
-            bootstrap_servers=self.bootstrap_servers,
-            group_id=self.group_id,
-            isolation_level=self.isolation_level,
-            timeout=timeout,
-        )
-        try:
-            held = client.bounds(self._existing_partitions(client, timeout), timeout)
-            offsets = self._place(held)
-            client.assign(offsets)
-        except BaseException:
-            client.close()
-            raise
-        self._client, self._next = client, offsets
-        self._moved_at = dict.fromkeys(offsets, self._polled)
-        self._next_check = time.monotonic() + self._check_seconds
-        return offsets
-
-    def _disconnect(self) -> None:
-        client, self._client = self._client, None
-        self._queue.clear()
-        if client is not None:
-            client.close()
-
-    def _existing_partitions(self, client: Client, timeout: float) -> Iterable[int]:
-        # A topic just made may take a moment to show.
-        deadline = time.monotonic() + min(timeout, 2.0)
-        while not (partitions := client.partitions(timeout)):
-            if time.monotonic() >= deadline:
-                if self._next is not None and self._away:
-                    raise BrokerUnavailableError(f"topic {self.topic!r}: not known to the broker")
-                raise SourceError(
-                    f"topic {self.topic!r} does not exist at {self.bootstrap_servers}"
-                )
-            time.sleep(0.05)
-        return sorted(partitions)
-
-    def _place(self, held: Bounds) -> dict[int, int]:
-        """Find the offset to start at of every partition, and refuse one that is not held."""
-        wanted: Mapping[int, int]
-        if self._next is not None:
-            wanted = self._next
-        elif isinstance(self._start, dict):
-            wanted = self._start
-        elif self._start == "latest":
-            wanted = {partition: end for partition, (_, end) in held.items()}
-        else:
-            wanted = {}
-        if unknown := set(wanted) - set(held):
-            raise LostOffsetsError(
-                f"topic {self.topic!r} has no partitions {sorted(unknown)}, which the position "
-                f"names; it has {sorted(held)}"
-            )
-        check_held(self.topic, wanted, held)
-        return {partition: wanted.get(partition, first) for partition, (first, _) in held.items()}
-
-    def _next_of(self, partition: int) -> int:
-        assert self._next is not None
-        return self._next[partition]
-
-    def _move(self, partition: int, offset: int) -> None:
-        if offset > self._next_of(partition):
-            assert self._next is not None
-            self._next[partition] = offset
-            self._moved_at[partition] = self._polled
-
-    def _idle_for(self, partition: int) -> float:
-        """Return for how many seconds of polling a partition has brought nothing."""
-        return self._polled - self._moved_at.get(partition, 0.0)
-
-    def _client_or_raise(self) -> Client:
-        if self._client is None:
-            raise BrokerUnavailableError(f"topic {self.topic!r}: not connected")
-        return self._client
 
 
 def _client_factory(name: str) -> ClientFactory:
@@ -443,6 +265,17 @@ def _client_factory(name: str) -> ClientFactory:
     from connectors.kafka.kafka_python import KafkaPythonClient
 
     return KafkaPythonClient
+
+
+def _parse_start(topic: str, start: str | Position) -> str | dict[int, int]:
+    if isinstance(start, Mapping):
+        try:
+            return from_position(topic, start)
+        except SourceError as error:
+            raise ConfigurationError(f"start: {error}") from None
+    if start not in ("earliest", "latest"):
+        raise ConfigurationError(f"start must be 'earliest', 'latest' or a position, not {start!r}")
+    return start
 
 
 def _text(argument: str, value: object) -> str:

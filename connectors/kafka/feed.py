@@ -1,0 +1,213 @@
+"""The records of one topic, each once and in order, whatever happens to the broker."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+
+from connectors.kafka.offsets import check_held
+from connectors.kafka.protocol import Bounds, Client, Records
+from streamfit.errors import BrokerUnavailableError, LostOffsetsError, SourceError
+
+__all__ = ["Feed"]
+
+log = logging.getLogger(__name__)
+
+
+class Feed:
+    """Keeps a client reading from a position that is its own, not the client's.
+
+    Parameters
+    ----------
+    topic
+        Name of the topic.
+    open_client
+        Opens a client, given how many seconds it may take.
+    start
+        Offsets by partition, `"latest"`, or `"earliest"`; partitions that the offsets do not name
+        are read from their earliest.
+
+    Attributes
+    ----------
+    next
+        Offset that is to be handed out next, by partition; `{}` until the first connection.
+    queue
+        Records that were polled and are still to be handed out.
+    away
+        Whether the broker did not answer when it was last asked.
+    """
+
+    # How long a question to the broker may hold us: at first, when a running iteration has to
+    # open another connection, and on a connection that should be working.
+    connect_seconds = 30.0
+    reconnect_seconds = 5.0
+    request_seconds = 1.0
+
+    poll_seconds = 0.1
+    check_seconds = 3.0
+    stall_seconds = 30.0
+    missing_seconds = 10.0
+
+    def __init__(
+        self,
+        topic: str,
+        open_client: Callable[[float], Client],
+        start: Mapping[int, int] | str = "earliest",
+    ) -> None:
+        self.topic = topic
+        self.next: dict[int, int] = {}
+        self.queue: deque[Records] = deque()
+        self.away = False
+        self._open_client = open_client
+        self._start: Mapping[int, int] | str = start
+        self._client: Client | None = None
+        self._next_check = 0.0
+        self._missing_since = math.inf
+        self._polled = 0.0  # seconds spent waiting for records ...
+        self._moved_at: dict[int, float] = {}  # ... and how many they were when a partition moved
+
+    def connect(self, timeout: float | None = None) -> Client:
+        """Return a client that reads from the present position, opening one if there is none."""
+        if self._client is not None:
+            return self._client
+        timeout = self.connect_seconds if timeout is None else timeout
+        client = self._open_client(timeout)
+        try:
+            held = client.bounds(self._existing_partitions(client, timeout), timeout)
+            offsets = self._place(held)
+            client.assign(offsets)
+        except BaseException:
+            client.close()
+            raise
+        self._client = client
+        self._start = self.next = offsets  # from now on the position is this and nothing else
+        self._moved_at = dict.fromkeys(offsets, self._polled)
+        self._next_check = time.monotonic() + self.check_seconds
+        return client
+
+    def disconnect(self) -> None:
+        """Close the client; what it had fetched will be fetched again."""
+        client, self._client = self._client, None
+        self.queue.clear()
+        if client is not None:
+            client.close()
+
+    def seek(self, offsets: Mapping[int, int]) -> None:
+        """Go on at these offsets, or stay when the broker does not hold them."""
+        before = self._start
+        self.disconnect()
+        self._start = offsets
+        try:
+            self.connect()
+        except BaseException:
+            self._start = before
+            raise
+
+    def bounds(self, timeout: float) -> Bounds:
+        """Ask what the broker holds of every partition."""
+        return self.connect(timeout).bounds(list(self.next), timeout)
+
+    def move(self, partition: int, offset: int) -> None:
+        """Move the position of a partition ahead to `offset`."""
+        if offset > self.next[partition]:
+            self.next[partition] = offset
+            self._moved_at[partition] = self._polled
+
+    def poll(self, ends: Mapping[int, int] | None = None) -> None:
+        """Fill the empty queue with what arrives within a moment.
+
+        The broker may be away for any time. Where there is nothing but gaps the position moves
+        over them, though never past `ends`.
+        """
+        try:
+            client = self.connect(self.reconnect_seconds)
+            if time.monotonic() >= self._next_check:
+                client = self._check(client)
+            began = time.monotonic()
+            try:
+                self.queue.extend(client.poll(self.poll_seconds))
+                positions = {} if self.queue else client.positions()
+            except BaseException:
+                self.disconnect()
+                raise
+            self._polled += time.monotonic() - began
+            for partition, offset in positions.items():
+                end = math.inf if ends is None else ends.get(partition, 0)
+                self.move(partition, int(min(offset, end)))
+        except BrokerUnavailableError as error:
+            if not self.away:
+                log.warning("%s; waiting for it", error)
+            self.away = True
+            if self._client is None:
+                time.sleep(self.poll_seconds)
+        except LostOffsetsError:
+            # The library does not say what the broker holds; coming back does, and raises.
+            with suppress(BrokerUnavailableError):
+                self.connect(self.reconnect_seconds)
+            raise
+
+    def _check(self, client: Client) -> Client:
+        """Look every few seconds for new partitions, lost offsets and a stalled client."""
+        self._next_check = time.monotonic() + self.check_seconds
+        present = client.partitions(self.request_seconds)
+        self._tolerate_missing(set(self.next) - present)
+        # Only of partitions that bring nothing: this is also how an absent broker is noticed.
+        idle = [p for p in self.next if p in present and self._idle_for(p) > self.poll_seconds]
+        held = client.bounds(idle, self.request_seconds)
+        check_held(self.topic, {p: self.next[p] for p in idle}, held)
+        if self.away:
+            self.away = False
+            log.warning("topic %r: the broker is back", self.topic)
+        stalled = [
+            partition
+            for partition, (_, end) in held.items()
+            if self.next[partition] < end and self._idle_for(partition) > self.stall_seconds
+        ]
+        if stalled:
+            log.warning("topic %r: partitions %s stalled, reconnecting", self.topic, stalled)
+        if stalled or present - set(self.next):
+            self.disconnect()
+        return self.connect(self.reconnect_seconds)
+
+    def _idle_for(self, partition: int) -> float:
+        """Return for how many seconds of polling a partition has brought nothing."""
+        return self._polled - self._moved_at[partition]
+
+    def _tolerate_missing(self, missing: set[int]) -> None:
+        # A broker that has just started may not know a topic for a moment.
+        if not missing:
+            self._missing_since = math.inf
+            return
+        now = time.monotonic()
+        self._missing_since = min(self._missing_since, now)
+        if now - self._missing_since >= self.missing_seconds:
+            raise LostOffsetsError(
+                f"topic {self.topic!r}: partitions {sorted(missing)} are gone; was it deleted?"
+            )
+
+    def _existing_partitions(self, client: Client, timeout: float) -> list[int]:
+        # A topic just made may take a moment to show.
+        deadline = time.monotonic() + min(timeout, 2.0)
+        while not (partitions := client.partitions(timeout)):
+            if time.monotonic() >= deadline:
+                kind = BrokerUnavailableError if self.away else SourceError
+                raise kind(f"topic {self.topic!r} does not exist")
+            time.sleep(0.05)
+        return sorted(partitions)
+
+    def _place(self, held: Bounds) -> dict[int, int]:
+        """Find where to start in every partition, and refuse what the broker does not hold."""
+        if self._start == "latest":
+            return {partition: end for partition, (_, end) in held.items()}
+        wanted = {} if isinstance(self._start, str) else self._start
+        if unknown := set(wanted) - set(held):
+            raise LostOffsetsError(
+                f"topic {self.topic!r} has no partitions {sorted(unknown)}, which the position "
+                f"names; it has {sorted(held)}"
+            )
+        check_held(self.topic, wanted, held)
+        return {partition: wanted.get(partition, first) for partition, (first, _) in held.items()}
