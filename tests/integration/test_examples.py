@@ -1,0 +1,108 @@
+"""The examples and the demo, run as a user runs them, on fewer flights."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from streamfit.testing import LocalKafka
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+pytest.importorskip("pandas")
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    ours = {name: value for name, value in os.environ.items() if name != "STREAMFIT_KAFKA"}
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=EXAMPLES.parent,
+        env={**ours, **environment},
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+
+
+def check_demo(done: subprocess.CompletedProcess[str], n: int) -> None:
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""  # noise on a user's screen
+    assert "$ kill -9 " in done.stdout
+    assert "\nresumed at " in done.stdout
+    table = dict(re.findall(r"^(\w[\w ]*?) {2,}(\S+)", done.stdout, re.M))
+    assert table["samples"] == f"{n:,}"
+    assert table["updates"] == f"{n // 32:,}"
+    assert 0 < int(table["resumed at"].replace(",", "")) < n
+    assert len(table["stream digest"]) == 64
+    assert table["stream digest"] == table["offline digest"]
+    assert done.stdout.endswith("\nequal: yes\n")
+
+
+def test_the_demo_from_an_iterator() -> None:
+    done = run("examples/demo.py", "--no-kafka", "--n", "24000")
+    check_demo(done, 24_000)
+    assert "Kafka" not in done.stdout
+
+
+def test_the_demo_through_kafka(kafka: LocalKafka) -> None:
+    done = run("examples/demo.py", "--n", "24000", STREAMFIT_KAFKA=kafka.bootstrap_servers)
+    check_demo(done, 24_000)
+    assert "producing 24,000 flights" in done.stdout
+
+
+def test_without_java_the_demo_says_so_and_takes_the_iterator(tmp_path: Path) -> None:
+    done = run("examples/demo.py", "--n", "24000", PATH=str(tmp_path), JAVA_HOME="")
+    check_demo(done, 24_000)
+    (reason,) = [line for line in done.stdout.splitlines() if line.startswith("no broker")]
+    assert "Java" in reason
+
+
+@pytest.fixture
+def demo(monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    import demo
+
+    yield demo
+    for name in ("demo", "flights", "kafka_flights"):
+        sys.modules.pop(name, None)
+
+
+def test_one_label_that_differs_is_noticed(
+    demo: object, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    honest = demo.flights
+
+    def one_label_flipped(n: int) -> list[object]:
+        samples = list(honest(n))
+        x, late = samples[-1]
+        return [*samples[:-1], (x, not late)]
+
+    monkeypatch.setattr(demo, "flights", one_label_flipped)
+    assert demo.main(["--no-kafka", "--n", "24000"]) == 1
+    assert capsys.readouterr().out.endswith("\nequal: no\n")
+
+
+def test_flights(tmp_path: Path) -> None:
+    arguments = ("examples/flights.py", "--n", "3000", "--state", str(tmp_path / "state"))
+    first, second = run(*arguments), run(*arguments)
+    assert first.returncode == second.returncode == 0, first.stderr + second.stderr
+    assert first.stderr == second.stderr == ""
+    assert re.search(r"^samples +3,000$", first.stdout, re.M)
+    assert re.search(r"^resumed at +3,000$", second.stdout, re.M)
+
+
+def test_kafka_flights(kafka: LocalKafka, tmp_path: Path) -> None:
+    kafka.create_topic("example-flights")
+    there = ("--servers", kafka.bootstrap_servers, "--topic", "example-flights")
+    done = run("examples/kafka_flights.py", "produce", "--n", "3000", *there)
+    assert (done.returncode, done.stderr) == (0, "")
+    done = run("examples/kafka_flights.py", "train", "--stop-at-end", *there)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.search(r"^samples +3,000$", done.stdout, re.M)
