@@ -70,7 +70,8 @@ class Evaluation:
                 y = bool(y)
                 label = max(prediction, key=prediction.__getitem__)
             for metric in self.metrics.values():
-                metric.update(y, label if metric.requires_labels else prediction, w)
+                wants_label = getattr(metric, "requires_labels", False)
+                metric.update(y, label if wants_label else prediction, w)
 
     # ---- the progressive loss, summed up in the model, saved with the run
 

@@ -13,7 +13,7 @@ __all__ = ["Progress", "TrainingReport"]
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """Where a run stands; what callbacks are given after each block.
+    """Where a run stands; what callbacks are given.
 
     Parameters
     ----------

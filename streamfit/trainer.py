@@ -34,6 +34,8 @@ __all__ = ["Trainer"]
 
 _log = logging.getLogger(__name__)
 
+_STRIDE = 1024  # samples between two looks at clock, signals and checkpoint
+
 
 class Trainer:
     """Trains a model from a source of samples, resumably.
@@ -63,7 +65,7 @@ class Trainer:
         Samples to learn in all, those before a resume included; then the stream is taken to
         have ended.
     callbacks
-        Functions called with a `Progress` after each block that was not empty.
+        Functions called with a `Progress` every 1024 samples, or sooner when a block ends.
     progress
         Show a progress bar, where there is a terminal.
 
@@ -174,6 +176,10 @@ class Trainer:
         else:
             self._resume(saved)
         self._n_samples_at_begin = self._n_samples
+        self._stride = _STRIDE
+        if self.checkpoint is not None and self.checkpoint.every_updates is not None:
+            per_save = self.checkpoint.every_updates * (self.model.batch_size or _STRIDE)
+            self._stride = min(_STRIDE, per_save)
         if self.checkpoint is not None:
             self.checkpoint.due(self.model.n_updates)  # the count of updates starts here
 
@@ -247,40 +253,46 @@ class Trainer:
             if block is None:
                 return
             self._take(block)
-            self._look_at_the_clock()
-            if len(block):
-                for listener in self._listeners:
-                    listener(self._progress())
 
     def _take(self, block: Block) -> None:
-        """Learn a block, moving the position with every sample."""
+        """Learn a block in strides, and look up after each: a block may be of any length."""
         done = 0
-        while done < len(block) and self._remaining != 0:
-            stop = min((i for i in block.errors if i >= done), default=len(block))
-            if self._remaining is not None:
-                stop = min(stop, done + self._remaining)
-            if stop == done:
-                self._refuse(block, done, block.errors[done])
-                done += 1
-                continue
+        while done < len(block) and self._remaining != 0 and self._stop.signal_name is None:
+            stop = min(len(block), done + self._stride)
+            while done < stop and self._remaining != 0:
+                done = self._learn(block, done, stop)
+            self._look_at_the_clock()
+            for listener in self._listeners:
+                listener(self._progress())
+        if not len(block):
+            self._look_at_the_clock()
+
+    def _learn(self, block: Block, start: int, stop: int) -> int:
+        """Learn from `start` up to `stop`, or past the next bad sample; return how far."""
+        end = min((i for i in block.errors if start <= i < stop), default=stop)
+        if self._remaining is not None:
+            end = min(end, start + self._remaining)
+        error = block.errors.get(start)
+        done = start
+        if end > start:
             had_pending = self.model.n_pending
             n_samples, n_updates = self.model.n_samples, self.model.n_updates
-            bad: BadSampleError | None = None
+            refused = self.model.n_refused
             try:
-                self._evaluation.learn(block, done, stop)
-            except BadSampleError as error:
-                bad = error
+                self._evaluation.learn(block, start, end)
+            except BadSampleError as bad:
+                error = bad
             done += self.model.n_samples - n_samples
-            self._position[block.key] = (
-                block.offsets[done - 1] + 1
-                if done
-                else (self._position.get(block.key, block.offsets[0]))
-            )
+            if done > start:
+                self._position[block.key] = block.offsets[done - 1] + 1
             if not had_pending or self.model.n_updates > n_updates:
                 self._pending_since = time.monotonic()
-            if bad is not None:
-                self._refuse(block, done, bad)
-                done += 1
+            if self.model.n_refused > refused:
+                _log.warning("event=update_refused total=%d", self.model.n_refused)
+        if error is None:
+            return done
+        self._refuse(block, done, error)
+        return done + 1
 
     def _refuse(self, block: Block, i: int, error: BadSampleError) -> None:
         """Deal with bad sample `i`, which the model has not seen."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from streamfit.errors import SourceError
 from streamfit.types import Block, Position
 
 __all__ = ["SplitSource"]
@@ -67,6 +68,8 @@ class SplitSource:
 
     def seek(self, position: Position) -> None:
         """Go to a sample."""
+        if set(position) != {"split:7"}:
+            raise SourceError(f"{position!r} is not a position of this source")
         self._next = position["split:7"]
 
     def close(self) -> None:

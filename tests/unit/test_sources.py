@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from streamfit.errors import BadSampleError, ConfigurationError, SourceError, UnsupportedError
+from streamfit.sources import ArraySource, IterableSource
+from streamfit.types import ReportsLag, Source
+
+
+def numbers(n: int) -> Iterator[tuple[dict[str, float], float]]:
+    for i in range(n):
+        yield {"x": float(i)}, float(i)
+
+
+def labels(source: Source) -> list[Any]:
+    return [y for block in source for y in block.y]
+
+
+def make(kind: str, n: int) -> Source:
+    if kind == "array":
+        return ArraySource(np.arange(float(n)).reshape(n, 1), np.arange(float(n)))
+    return IterableSource(lambda: numbers(n), live=kind == "live")
+
+
+@pytest.mark.parametrize("kind", ["array", "iterable", "live"])
+class TestEverySource:
+    def test_hands_out_every_sample_once_in_order(self, kind: str) -> None:
+        source = make(kind, 3000)
+        assert isinstance(source, Source)
+        blocks = list(source)
+        assert [y for block in blocks for y in block.y] == list(range(3000))
+        assert [o for block in blocks for o in block.offsets] == list(range(3000))
+        assert source.position() == {"samples:0": 3000}
+        assert labels(source) == []  # at the end there is nothing more
+
+    def test_seek(self, kind: str) -> None:
+        source = make(kind, 100)
+        source.seek({"samples:0": 40})
+        assert source.position() == {"samples:0": 40}
+        assert labels(source) == list(range(40, 100))
+        source.seek({"samples:0": 0})
+        assert labels(source) == list(range(100))
+
+    @pytest.mark.parametrize(
+        "position", [{}, {"other:0": 1}, {"samples:0": -1}, {"samples:0": "1"}, {"samples:0": True}]
+    )
+    def test_a_foreign_position_is_refused(self, kind: str, position: Any) -> None:
+        source = make(kind, 10)
+        with pytest.raises(SourceError, match="is not a position of this source"):
+            source.seek(position)
+        assert labels(source) == list(range(10))
+
+    def test_a_position_past_the_end_is_refused(self, kind: str) -> None:
+        source = make(kind, 10)
+        with pytest.raises(SourceError, match="1[01]"):  # noqa: PT012, an iterable sees it later
+            source.seek({"samples:0": 11})
+            labels(source)
+
+    def test_closing_twice(self, kind: str) -> None:
+        source = make(kind, 1)
+        source.close()
+        source.close()
+
+
+def test_array_source_checks_shapes() -> None:
+    with pytest.raises(ConfigurationError, match="X must have shape"):
+        ArraySource([1.0], [1.0])
+    with pytest.raises(ConfigurationError, match="y must have shape"):
+        ArraySource([[1.0]], [1.0, 2.0])
+    with pytest.raises(ConfigurationError, match="w must have shape"):
+        ArraySource([[1.0]], [1.0], 3.0)
+    with pytest.raises(ConfigurationError, match="2 feature names, 1 columns"):
+        ArraySource([[1.0]], [1.0], features=["a", "b"])
+    source = ArraySource([[1.0]], [1.0])
+    assert isinstance(source, ReportsLag)
+    assert source.lag(source.position()) == 1
+
+
+def test_what_is_no_iterable_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="iterable of samples, not int"):
+        IterableSource(3)  # type: ignore[arg-type]
+
+
+def test_a_generator_object_is_read_once() -> None:
+    source = IterableSource(numbers(10))
+    assert not source.repeatable
+    assert labels(source) == list(range(10))
+    with pytest.raises(UnsupportedError, match="only once"):
+        source.seek({"samples:0": 0})
+    fresh = IterableSource(numbers(10))
+    fresh.seek({"samples:0": 4})  # resuming skips
+    assert labels(fresh) == list(range(4, 10))
+
+
+def test_max_block_leaves_the_rest_in_the_iterator() -> None:
+    iterator = numbers(100)
+    source = IterableSource(iterator)
+    source.max_block = 3
+    assert len(next(iter(source)).y) == 3
+    assert next(iterator)[1] == 3.0
+
+
+def test_items_that_are_no_samples_become_errors_at_their_place() -> None:
+    items: list[Any] = [({"x": 1.0}, 1.0), 5, ({"x": 1.0},), None, ({"x": 2.0}, 2.0, 0.5), "ab"]
+    (block,) = IterableSource(items)
+    assert sorted(block.errors) == [1, 2, 3]
+    assert all(isinstance(error, BadSampleError) for error in block.errors.values())
+    assert "offset 3" in str(block.errors[3])
+    assert block.w is not None
+    assert list(block.w) == [1.0, 1.0, 1.0, 1.0, 0.5, 1.0]
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_what_came_before_the_iterable_failed_is_handed_on(live: bool) -> None:
+    def failing() -> Iterator[tuple[dict[str, float], float]]:
+        yield from numbers(5)
+        raise OSError("the sensor is gone")
+
+    source, seen = IterableSource(failing, live=live), []
+    with pytest.raises(OSError, match="the sensor is gone"):  # noqa: PT012
+        for block in source:
+            seen += list(block.y)
+    assert seen == [0, 1, 2, 3, 4]
+
+
+def test_a_slow_stream_is_handed_on_sample_by_sample() -> None:
+    def slow() -> Iterator[tuple[dict[str, float], float]]:
+        for sample in numbers(3):
+            time.sleep(0.05)
+            yield sample
+
+    assert [list(block.y) for block in IterableSource(slow)] == [[0.0], [1.0], [2.0]]
+
+
+def test_a_live_source_hands_out_empty_blocks_while_it_waits() -> None:
+    def pausing() -> Iterator[tuple[dict[str, float], float]]:
+        yield from numbers(2)
+        time.sleep(0.5)
+        yield {"x": 2.0}, 2.0
+
+    sizes = [len(block) for block in IterableSource(pausing, live=True)]
+    assert sum(sizes) == 3
+    assert 0 in sizes[1:-1]

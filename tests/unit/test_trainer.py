@@ -1,0 +1,254 @@
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from river import metrics, utils
+
+import streamfit as sf
+from streamfit.checkpoint import Checkpoint
+from streamfit.errors import (
+    BadSampleError,
+    CheckpointMismatchError,
+    ConfigurationError,
+    SourceError,
+)
+from streamfit.testing.sources import SplitSource
+
+SAMPLES = [({"x": float(i % 3), "z": 1.0 / (1 + i)}, i % 3 == 1) for i in range(500)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"epochs": 0}, "epochs"),
+        ({"epochs": 1.5}, "epochs"),
+        ({"last_batch": "keep"}, "last_batch"),
+        ({"max_wait": -1}, "max_wait"),
+        ({"max_wait": math.nan}, "max_wait"),
+        ({"on_bad_sample": "ignore"}, "on_bad_sample"),
+        ({"max_samples": -1}, "max_samples"),
+        ({"max_samples": True}, "max_samples"),
+        ({"callbacks": [3]}, "callbacks"),
+        ({"progress": 1}, "progress"),
+        ({"checkpoint": "state/"}, "checkpoint"),
+        ({"metrics": [3]}, "metrics"),
+        ({"metrics": [metrics.MAE()]}, "MAE does not work with LogisticRegression"),
+        ({"source": 3}, "source"),
+        ({"source": (s for s in SAMPLES), "epochs": 2}, "only once"),
+        ({"model": "logistic"}, "model"),
+    ],
+)
+def test_arguments_are_refused_when_the_trainer_is_made(
+    arguments: dict[str, Any], message: str
+) -> None:
+    call = {"model": sf.LogisticRegression(), "source": SAMPLES, **arguments}
+    with pytest.raises(ConfigurationError, match=message):
+        sf.Trainer(call.pop("model"), call.pop("source"), **call)
+
+
+def test_metrics_are_those_of_predicting_before_learning() -> None:
+    model = sf.LogisticRegression(sf.optim.SGD(0.3), batch_size=7)
+    expected = [metrics.LogLoss(), metrics.Accuracy(), metrics.ROCAUC()]
+    for x, y in SAMPLES:
+        p = model.predict_proba_one(x)
+        for metric in expected:
+            metric.update(y, p[True] > p[False] if metric.requires_labels else p)
+        model.learn_one(x, y)
+    found = [metrics.LogLoss(), metrics.Accuracy(), metrics.ROCAUC()]
+    rolling = utils.Rolling(metrics.Accuracy, window_size=50)
+    report = sf.Trainer(
+        sf.LogisticRegression(sf.optim.SGD(0.3), batch_size=7), SAMPLES, metrics=[*found, rolling]
+    ).run()
+    for metric, wanted in zip(found, expected, strict=True):
+        assert metric.get() == wanted.get()
+    assert report.metrics["LogLoss"].get() == pytest.approx(report.progressive_loss, rel=1e-12)
+    assert 0.0 < rolling.get() <= 1.0
+    assert "progressive loss" in str(report)
+
+
+def test_regression_metrics_with_weights() -> None:
+    metric = metrics.MAE()
+    sf.Trainer(
+        sf.LinearRegression(sf.optim.SGD(0.0001)),
+        [([1.0], 2.0, 3.0), ([1.0], 4.0, 1.0)],
+        metrics=metric,
+    ).run()
+    assert metric.get() == pytest.approx((3 * 2 + 4) / 4, rel=1e-2)
+
+
+def test_max_samples_ends_the_stream_and_leaves_the_rest() -> None:
+    iterator = iter(SAMPLES)
+    model = sf.LogisticRegression(batch_size=32)
+    report = sf.Trainer(model, iterator, max_samples=100).run()
+    assert (report.n_samples, report.n_updates, report.n_pending) == (100, 4, 0)
+    assert next(iterator) is SAMPLES[100]
+    assert sf.Trainer(model, SAMPLES, max_samples=0).run().n_samples == 0
+
+
+def test_max_samples_counts_those_before_a_resume(tmp_path: Path) -> None:
+    def train(limit: int) -> sf.TrainingReport:
+        model = sf.LogisticRegression(batch_size=10)
+        return sf.Trainer(
+            model, SAMPLES, checkpoint=sf.Checkpointer(tmp_path), max_samples=limit
+        ).run()
+
+    assert train(100).resumed_at is None
+    assert train(100).n_samples == 100
+    report = train(250)
+    assert (report.resumed_at, report.n_samples, report.n_updates) == (100, 250, 25)
+    whole = sf.LogisticRegression(batch_size=10)
+    assert report.digest == sf.Trainer(whole, SAMPLES, max_samples=250).run().digest
+
+
+def test_max_wait_applies_a_partial_micro_batch_of_a_live_stream() -> None:
+    updates: list[tuple[int, int]] = []
+
+    def stream() -> Iterator[Any]:
+        yield from SAMPLES[:5]
+        deadline = time.monotonic() + 20
+        while model.n_updates == 0 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        updates.append((model.n_updates, model.n_pending))
+        yield from SAMPLES[5:8]
+
+    model = sf.LogisticRegression(batch_size=100)
+    report = sf.Trainer(model, stream, max_wait=0.2).run()
+    assert updates == [(1, 0)]
+    assert (report.n_samples, report.n_updates) == (8, 2)
+
+
+def test_without_max_wait_a_partial_micro_batch_waits() -> None:
+    model = sf.LogisticRegression(batch_size=100)
+    report = sf.Trainer(model, SAMPLES[:50], last_batch="carry").run()
+    assert (report.n_updates, report.n_pending) == (0, 50)
+
+
+def test_skipped_samples_are_counted_and_logged(caplog: pytest.LogCaptureFixture) -> None:
+    samples = [*SAMPLES[:10], ({"x": math.nan, "z": 0.0}, True), "nonsense", *SAMPLES[10:20]]
+    with caplog.at_level(logging.WARNING, logger="streamfit"):
+        report = sf.Trainer(sf.LogisticRegression(), samples, on_bad_sample="skip").run()
+    assert (report.n_samples, report.n_bad, report.position) == (20, 2, {"samples:0": 22})
+    assert "feature 'x': value nan is not finite" in caplog.text
+    assert "offset 10" in caplog.text
+    assert "offset 11" in caplog.text
+
+
+def test_a_bad_sample_halts_and_the_run_can_go_on_past_it(tmp_path: Path) -> None:
+    samples = [*SAMPLES[:10], ({"x": "far"}, True), *SAMPLES[10:20]]
+
+    def train(on_bad_sample: str) -> sf.TrainingReport:
+        return sf.Trainer(
+            sf.LogisticRegression(batch_size=4),
+            samples,
+            checkpoint=sf.Checkpointer(tmp_path),
+            on_bad_sample=on_bad_sample,
+        ).run()
+
+    for _ in range(2):  # halting again changes nothing
+        with pytest.raises(BadSampleError, match="offset 10"):
+            train("raise")
+    report = train("skip")
+    assert (report.resumed_at, report.n_samples, report.n_bad) == (10, 20, 1)
+    model = sf.LogisticRegression(batch_size=4)
+    assert report.digest == sf.Trainer(model, SAMPLES[:20]).run().digest
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
+    sf.Trainer(
+        sf.LogisticRegression(batch_size=4), SAMPLES, checkpoint=sf.Checkpointer(tmp_path)
+    ).run()
+    changed = sf.LogisticRegression(sf.optim.SGD(0.5), batch_size=8)
+    before = changed.digest()
+    with pytest.raises(CheckpointMismatchError, match="batch_size: 4 saved, 8 now; optimizer"):
+        sf.Trainer(changed, SAMPLES, checkpoint=sf.Checkpointer(tmp_path)).run()
+    assert changed.digest() == before
+    with pytest.raises(CheckpointMismatchError, match="LinearRegression"):
+        sf.Trainer(
+            sf.LinearRegression(batch_size=4), SAMPLES, checkpoint=sf.Checkpointer(tmp_path)
+        ).run()
+
+
+def test_a_checkpoint_of_another_source_is_refused(tmp_path: Path) -> None:
+    sf.Trainer(sf.LogisticRegression(), SAMPLES, checkpoint=sf.Checkpointer(tmp_path)).run()
+    other = SplitSource(np.eye(3), np.zeros(3))
+    with pytest.raises(SourceError, match="not a position of this source"):
+        sf.Trainer(sf.LogisticRegression(), other, checkpoint=sf.Checkpointer(tmp_path)).run()
+
+
+def test_a_checkpoint_without_a_run_is_refused(tmp_path: Path) -> None:
+    model = sf.LogisticRegression()
+    with sf.Checkpointer(tmp_path) as checkpointer:
+        checkpointer.save(
+            Checkpoint(model.state_dict(), model.get_config(), {"samples:0": 0}, {"epoch": "x"})
+        )
+    with pytest.raises(CheckpointMismatchError, match="not written by a Trainer"):
+        sf.Trainer(model, SAMPLES, checkpoint=sf.Checkpointer(tmp_path)).run()
+
+
+def test_no_temporary_state_is_left_when_a_run_is_refused(tmp_path: Path) -> None:
+    """The lock is released and signal handlers are back, whatever happens."""
+    import signal
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(BadSampleError):
+        sf.Trainer(sf.LogisticRegression(), ["x"], checkpoint=sf.Checkpointer(tmp_path)).run()
+    assert signal.getsignal(signal.SIGTERM) is before
+    with sf.Checkpointer(tmp_path):
+        pass
+
+
+def test_the_source_is_closed() -> None:
+    source = SplitSource(np.eye(3), np.zeros(3))
+    sf.Trainer(sf.LogisticRegression(), source).run()
+    assert source.closed
+
+
+def test_a_run_in_a_thread_works() -> None:
+    import threading
+
+    reports: list[sf.TrainingReport] = []
+    thread = threading.Thread(
+        target=lambda: reports.append(sf.Trainer(sf.LogisticRegression(), SAMPLES).run())
+    )
+    thread.start()
+    thread.join(30)
+    assert reports[0].n_samples == 500
+
+
+def test_progress_is_told_after_each_block() -> None:
+    told: list[sf.Progress] = []
+    source = SplitSource(*map(list, zip(*SAMPLES, strict=True)), cuts=[10, 10, 300])
+    sf.Trainer(sf.LogisticRegression(batch_size=32), source, callbacks=[told.append]).run()
+    assert [progress.n_samples for progress in told] == [10, 300, 500]
+    assert told[0].position == {"split:7": 10}
+    assert told[0].n_pending == 10
+    assert told[0].lag() is None
+    lags: list[int | None] = []
+    array = sf.ArraySource(np.eye(3), np.zeros(3))
+    sf.Trainer(sf.LogisticRegression(), array, callbacks=[lambda p: lags.append(p.lag())]).run()
+    assert lags == [0]
+
+
+def test_the_progress_bar_shows_only_on_a_terminal() -> None:
+    from io import StringIO
+
+    from rich.console import Console
+
+    from streamfit.progress import progress_bar
+
+    with progress_bar(10, Console(file=StringIO())) as show:
+        assert show is None
+    screen = StringIO()
+    with progress_bar(500, Console(file=screen, force_terminal=True, width=120)) as show:
+        assert show is not None
+        sf.Trainer(sf.LogisticRegression(), SAMPLES, callbacks=[show]).run()
+    assert "500/500" in screen.getvalue()
+    assert "loss 0." in screen.getvalue()
+    sf.Trainer(sf.LogisticRegression(), SAMPLES, progress=True).run()
