@@ -203,7 +203,7 @@ class _Descent:
         theta, slots = step(self.theta, g_optimizer, self.slots, self.n_updates + 1, **options)
         if intercept_lr is not None and self.config["fit_intercept"]:
             theta[0] -= intercept_lr * share * g[0]
-        if all(np.isfinite(array).all() for array in (theta, *slots)):
+        if all(np.isfinite(array).all() for array in (g, theta, *slots)):
             self.theta, self.slots = theta, slots
             self.n_updates += 1
         else:
@@ -216,7 +216,7 @@ class _Descent:
             slope = np.clip(slope, -self.config["clip_gradient"], self.config["clip_gradient"])
         g: FloatArray = slope @ X
         if self.config["reduction"] == "mean":
-            g = g / w.sum() if w.sum() > 0 else np.zeros_like(g)
+            g = g / w.sum() if w.sum() > 0 else 0.0 * g
         g[1:] += self.config["l2"] * self.theta[1:]
         return g
 
@@ -315,7 +315,8 @@ def _read(config: dict[str, Any], X: Any, y: Any, w: Any) -> _Data:
         )
     n = len(matrix)
     labels = _numbers(y, "label", n)
-    weights = _numbers(np.ones(n) if w is None else w, "sample weight", n)
+    weights = np.full(n, 1.0 if w is None else w) if frames.is_scalar(w) else w
+    weights = _numbers(weights, "sample weight", n)
     for row, column in np.argwhere(~np.isfinite(matrix)).tolist():
         raise _at(row, f"value {matrix[row, column]} is not finite", names[column])
     for row in np.flatnonzero(~np.isfinite(labels)).tolist():
@@ -360,12 +361,9 @@ def _from_table(X: Any, known: list[FeatureName]) -> tuple[list[FeatureName], Fl
     if table.dtype.kind in "fiub":
         values = table.astype(np.float64)
     else:
-        values = np.array(
-            [
-                [_number(v, "value", i, name) for v, name in zip(row.tolist(), found, strict=True)]
-                for i, row in enumerate(table)
-            ]
-        ).reshape(table.shape)
+        values = np.zeros(table.shape)
+        for i, row in enumerate(table):
+            values[i] = [_number(v, "value", i, f) for v, f in zip(row, found, strict=True)]
     names = list(dict.fromkeys([*known, *found]))
     if len(set(found)) < len(found):
         raise BadSampleError("two columns have the same name")
@@ -375,24 +373,28 @@ def _from_table(X: Any, known: list[FeatureName]) -> tuple[list[FeatureName], Fl
 
 
 def _numbers(values: Any, what: str, n: int) -> FloatArray:
-    """Read `n` labels or weights; a lone number stands for all."""
-    values = values.tolist() if hasattr(values, "tolist") else values
-    if not isinstance(values, list | tuple):
-        one_for_all = what == "sample weight" and np.ndim(values) == 0
-        values = [values] * n if one_for_all else list(values)
-    if len(values) != n:
-        raise BadSampleError(f"{len(values)} {what}s for {n} samples")
-    return np.array([_number(v, what, i) for i, v in enumerate(values)], dtype=np.float64)
+    """Read `n` labels or weights."""
+    array = frames.as_vector(values, what, n)
+    if array.dtype.kind in "fiub":
+        return array.astype(np.float64)
+    return np.array([_number(value, what, i) for i, value in enumerate(array)], dtype=np.float64)
+
+
+# float() would take each of these, and a date as its nanoseconds
+_NO_NUMBERS = (
+    *(str, bytes, bytearray, memoryview, complex),
+    *(np.complexfloating, np.datetime64, np.timedelta64, np.ndarray),
+)
 
 
 def _number(value: Any, what: str, row: int, feature: object = None) -> float:
-    """Convert as Python's `float` would, but refuse text and complex numbers."""
+    """Convert as Python's `float` would, but refuse text, complex numbers and times."""
     try:
-        if isinstance(value, str | bytes | complex):
+        if isinstance(value, _NO_NUMBERS):
             raise TypeError
         return float(value)
     except (TypeError, ValueError, OverflowError):
-        raise _at(row, f"{what} {value!r:.60} is not a number", feature) from None
+        raise _at(row, f"{what} is not a number ({type(value).__name__})", feature) from None
 
 
 def _at(row: int, reason: str, feature: object = None) -> BadSampleError:

@@ -3,6 +3,7 @@
 try:
     from streamfit._kernels.features import FeatureIndex
     from streamfit._kernels.linear import (
+        OPTIMIZERS,
         LinearKernel,
         loss_gradient,
         loss_value,
@@ -17,4 +18,12 @@ except ImportError as error:
         f"in the checkout of streamfit ({error})"
     ) from error
 
-__all__ = ["FeatureIndex", "LinearKernel", "loss_gradient", "loss_value", "sigmoid", "sigmoid_one"]
+__all__ = [
+    "OPTIMIZERS",
+    "FeatureIndex",
+    "LinearKernel",
+    "loss_gradient",
+    "loss_value",
+    "sigmoid",
+    "sigmoid_one",
+]

@@ -7,8 +7,9 @@ comparison a key; a hash look-up happens only where the order differs.
 from collections.abc import Mapping
 
 from cpython.dict cimport PyDict_Next
-from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_AsDouble, PyFloat_CheckExact
+from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_AsDouble, PyFloat_Check, PyFloat_CheckExact
 from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
+from cpython.long cimport PyLong_Check
 from cpython.object cimport PyObject
 from libc.string cimport memset
 
@@ -17,9 +18,17 @@ import numpy as np
 from streamfit.errors import BadSampleError, ConfigurationError
 
 
+# NumPy converts some of these to float without a word, a date to its nanoseconds for one
+NO_NUMBERS = (str, bytes, complex, np.complexfloating, np.datetime64, np.timedelta64)
+
+
 cdef double real(object value) except? -1.0:
-    """Convert as Python's `float` would, but refuse text and complex numbers."""
-    if isinstance(value, (str, bytes, complex, np.complexfloating)):
+    """Convert as Python's `float` would, but refuse text, complex numbers and times."""
+    if PyFloat_Check(value) or PyLong_Check(value):
+        return PyFloat_AsDouble(value)
+    if isinstance(value, NO_NUMBERS):
+        raise TypeError
+    if isinstance(value, np.ndarray) and value.dtype.kind not in "fiub":
         raise TypeError
     return PyFloat_AsDouble(value)
 
@@ -28,7 +37,11 @@ cdef str told(object value):
     """Say what `value` is, for an error; a poisoned record must not flood the log."""
     if value is None:
         return "is missing (None)"
-    return f"{repr(value)[:60]} is not a number ({type(value).__name__})"
+    try:
+        shown = repr(value)[:60]
+    except Exception:  # Python refuses to print very long integers
+        shown = "that cannot be shown"
+    return f"{shown} is not a number ({type(value).__name__})"
 
 
 cdef double number(object value, object name) except? -1.0:
@@ -79,13 +92,15 @@ cdef class FeatureIndex:
         self.names = []
         self.fixed = False
         self._columns = {}
-        for name in names:
-            if name in self._columns:
-                raise ConfigurationError(f"features: {name!r} is named twice")
-            try:
+        if isinstance(names, (str, bytes)):
+            raise ConfigurationError(f"features: names must be a list of names, not {names!r}")
+        try:
+            for name in names:
+                if name in self._columns:
+                    raise ConfigurationError(f"features: {name!r} is named twice")
                 self._append(name)
-            except BadSampleError as error:
-                raise ConfigurationError(f"features: {error.reason}") from None
+        except (TypeError, BadSampleError) as error:
+            raise ConfigurationError(f"features: {error}") from None
         if fixed and not self.names:
             raise ConfigurationError("features: a fixed index needs at least one name")
         self.fixed = fixed
@@ -200,7 +215,10 @@ cdef class FeatureIndex:
         cdef const double[::1] values
         try:
             array = np.asarray(x)
-        except ValueError:
+            if isinstance(x, np.ma.MaskedArray):  # masked is missing
+                array = array.astype(object)
+                array[np.ma.getmaskarray(x)] = None
+        except (TypeError, ValueError):
             raise BadSampleError(
                 f"a sample must be a mapping or a 1-D array, not {type(x).__name__}"
             ) from None
@@ -210,7 +228,12 @@ cdef class FeatureIndex:
                 f" of shape {array.shape}"
             )
         if array.dtype.kind not in "fiub":
-            values_ = [number(value, j) for j, value in enumerate(array.tolist())]
+            # a list keeps its elements' types, of which NumPy would have made one
+            elements = x if isinstance(x, (list, tuple)) else list(array)
+            values_ = [
+                number(value, self.names[j] if j < known else j)
+                for j, value in enumerate(elements)
+            ]
             array = np.array(values_, dtype=np.float64)
         values = np.ascontiguousarray(array, dtype=np.float64)
         columns = self.align(None, values.shape[0], grow)

@@ -19,6 +19,7 @@
 #ifndef STREAMFIT_KERNELS_H
 #define STREAMFIT_KERNELS_H
 
+#include <float.h>
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
@@ -255,8 +256,11 @@ SF_INLINE void sf_update(sf_linear *m, const double *source, double factor, doub
     const double lr = m->lr * share;
     const double power_1 = m->beta_1_power * m->beta_1, power_2 = m->beta_2_power * m->beta_2;
     const double unbias_1 = 1.0 / (1.0 - power_1), unbias_2 = 1.0 / (1.0 - power_2);
-    uint64_t flags = sf_step_range(m, source, factor, scale, m->l2, lr, unbias_1, unbias_2,
-                                   SF_PAD, m->n_features);
+    /* The sum of the loss gradients has overflowed: refuse even if no parameter shows it, since
+     * infinity times an absent feature would be NaN were its 0 written out. */
+    uint64_t flags = sf_nonfinite(m->grad[0]);
+    flags |= sf_step_range(m, source, factor, scale, m->l2, lr, unbias_1, unbias_2, SF_PAD,
+                           m->n_features);
     if (m->fit_intercept) {
         if (m->plain_intercept)
             flags |= sf_step_sgd(m->grad, 1.0, scale, 0.0, m->intercept_lr * share, m->param,
@@ -309,7 +313,7 @@ static int64_t sf_learn_rows(sf_linear *m, const double *rows, int64_t n_columns
         const int direct = m->batch_size == 1 && n_columns == m->n_features;
         m->n_samples++;
         m->n_pending++;
-        m->weight_pending = first ? weight : m->weight_pending + weight;
+        m->weight_pending = fmin(first ? weight : m->weight_pending + weight, DBL_MAX);
         m->grad[0] = first ? c : m->grad[0] + c;
         if (first && !direct) {
             for (int64_t j = 0; j < n_columns; j++) grad[j] = c * x[j];

@@ -293,14 +293,8 @@ cdef class LinearKernel:
     def predict_mapping(self, x):
         """Linear predictor of one sample; features without a column count nothing."""
         cdef double prediction
-        cdef Py_ssize_t columns
-        try:
-            self._reserve(self.m.n_features + len(x))
-        except TypeError:
-            raise BadSampleError(
-                f"a sample must be a mapping or a 1-D array, not {type(x).__name__}"
-            ) from None
-        columns = self.index.fill(x, self.row, False)
+        # makes no room: only known features are written, and another thread may be learning
+        cdef Py_ssize_t columns = self.index.fill(x, self.row, False)
         sf_predict_rows(&self.m, self.row, columns, 1, &prediction)
         if prediction - prediction != 0.0:
             for j in range(columns):

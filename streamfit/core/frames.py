@@ -16,10 +16,12 @@ from streamfit.errors import BadSampleError, UnsupportedError
 from streamfit.types import FeatureName, FloatArray
 
 __all__ = [
+    "as_array",
     "as_float64",
     "as_table",
     "as_vector",
     "is_frame",
+    "is_scalar",
     "native_frame",
     "native_series",
     "rows_of",
@@ -29,6 +31,13 @@ __all__ = [
 def is_frame(X: object) -> bool:
     """Say whether `X` is a data frame (pandas, polars, Arrow, ...)."""
     return hasattr(X, "columns") or hasattr(X, "column_names")
+
+
+def is_scalar(value: object) -> bool:
+    """Say whether `value` is one number for all samples, not one each."""
+    if isinstance(value, str | bytes) or not hasattr(value, "__len__"):
+        return True
+    return getattr(value, "shape", None) == ()
 
 
 def as_table(X: Any) -> tuple[npt.NDArray[Any], list[FeatureName] | None]:
@@ -42,31 +51,53 @@ def as_table(X: Any) -> tuple[npt.NDArray[Any], list[FeatureName] | None]:
     if is_frame(X):
         from river.utils import dataframe
 
+        columns = X.column_names if hasattr(X, "column_names") else X.columns
+        if len(set(columns)) < len(columns):
+            raise BadSampleError("two columns have the same name")
         frame = dataframe.into_frame(X)
-        try:
+        if frame.implementation.is_pandas_like():  # whose schema narwhals is slow to tell
+            numeric = {dtype.kind for dtype in X.dtypes} <= set("fiub")
+        else:
+            numeric = all(k.is_numeric() or str(k) == "Boolean" for k in frame.schema.values())
+        if numeric:
             values = dataframe.to_numpy(frame)
-        except (TypeError, ValueError) as error:
-            raise BadSampleError(f"the frame holds something that is no number: {error}") from None
+        else:  # to_numpy would make numbers of text and dates; the kernel refuses them by name
+            values = np.empty(frame.shape, dtype=object)
+            for column, name in enumerate(frame.columns):
+                values[:, column] = frame[name].to_list()
         names = [name.item() if isinstance(name, np.generic) else name for name in frame.columns]
         return values, names
     if hasattr(X, "tocsr"):
         raise UnsupportedError(
             "sparse matrices are not supported yet; pass X.toarray() in blocks, or dicts"
         )
-    try:
-        array = np.asarray(X)
-    except ValueError as error:
-        raise BadSampleError(f"X is not a table: {error}") from None
+    array = as_array(X)
     if array.ndim != 2:
         raise BadSampleError(f"X must have shape (n, n_features), not {array.shape}")
     return array, None
 
 
+def as_array(values: Any) -> npt.NDArray[Any]:
+    """Return numbers as an array; anything else keeps its elements as they are, to be refused.
+
+    From a list of a number and a text NumPy would make two texts, and of a masked array it
+    would take what is under the mask.
+    """
+    try:
+        array: npt.NDArray[Any] = np.asarray(values)
+        if isinstance(values, np.ma.MaskedArray):
+            array = array.astype(object)
+            array[np.ma.getmaskarray(values)] = None
+        if array.dtype.kind in "fiub" or isinstance(values, np.ndarray):
+            return array
+        return np.asarray(values, dtype=object)
+    except ValueError as error:
+        raise BadSampleError(f"not a table of numbers: {error}") from None
+
+
 def as_vector(values: Any, name: str, n: int) -> npt.NDArray[Any]:
     """Return labels or sample weights as a 1-D array of `n` entries, not yet checked."""
-    array: npt.NDArray[Any] = np.asarray(
-        values.to_numpy() if hasattr(values, "to_numpy") else values
-    )
+    array = as_array(values.to_numpy() if hasattr(values, "to_numpy") else values)
     if array.shape != (n,):
         raise BadSampleError(f"{name} must have shape ({n},), not {array.shape}")
     return array
@@ -99,4 +130,4 @@ def rows_of(
     """Return the rows of a table one by one, for data that has to be checked value by value."""
     if names is None:
         return list(array)
-    return [dict(zip(names, row.tolist(), strict=True)) for row in array]
+    return [dict(zip(names, row, strict=True)) for row in array]

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from streamfit._kernels import FeatureIndex, LinearKernel
+from streamfit._kernels import OPTIMIZERS, FeatureIndex, LinearKernel
 from streamfit.core import frames, losses, optim
 from streamfit.core.features import features_config, features_from_config
 from streamfit.core.validation import check_choice, check_flag, check_integer, check_real
@@ -47,7 +47,7 @@ class LinearLearner:
         features: FeatureIndex | None = None,
     ) -> None:
         self.optimizer = optim.SGD(0.01) if optimizer is None else optimizer
-        if not isinstance(self.optimizer, optim.Optimizer):
+        if getattr(self.optimizer, "id", None) not in OPTIMIZERS:
             raise ConfigurationError(
                 f"optimizer must be one of sf.optim, not {type(optimizer).__name__}"
             )
@@ -166,20 +166,19 @@ class LinearLearner:
                 self._learn_table(block, start, stop, predictors)
         except BadSampleError as error:
             i = start + self._kernel.n_samples - before
-            raise error.at(block.source, block.partition, block.offsets[i]) from None
+            offset = block.offsets[i] if i < len(block.offsets) else i
+            raise error.at(block.source, block.partition, offset) from None
 
     def _learn_table(
         self, block: Block, start: int, stop: int, predictors: FloatArray | None
     ) -> None:
-        table = np.asarray(block.x)[start:stop]
-        X = frames.as_float64(table)
-        y = frames.as_float64(np.asarray(block.y)[start:stop])
-        w = None if block.w is None else frames.as_float64(np.asarray(block.w)[start:stop])
+        table, labels = np.asarray(block.x)[start:stop], block.y[start:stop]
+        weights = None if block.w is None else block.w[start:stop]
+        X, y = frames.as_float64(table), frames.as_float64(frames.as_array(labels))
+        w = None if weights is None else frames.as_float64(frames.as_array(weights))
         out = None if predictors is None else predictors[start:stop]
         if X is None or y is None or (w is None and block.w is not None):
             rows = frames.rows_of(table, block.features)
-            labels = np.asarray(block.y)[start:stop].tolist()
-            weights = None if block.w is None else np.asarray(block.w)[start:stop].tolist()
             self._kernel.learn_mappings(rows, labels, weights, 0, stop - start, out)
             return
         index = self._kernel.index
@@ -198,7 +197,7 @@ class LinearLearner:
         table, names = frames.as_table(X)
         n = len(table)
         if w is not None:
-            w = np.full(n, w) if np.ndim(w) == 0 else frames.as_vector(w, "w", n)
+            w = np.full(n, w) if frames.is_scalar(w) else frames.as_vector(w, "w", n)
         return Block(
             x=table,
             y=frames.as_vector(y, "y", n),

@@ -21,7 +21,10 @@ def check_real(
     """Return `value` as a finite float in [minimum, below), or > 0 with `positive`."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise ConfigurationError(f"{name} must be a number, not {value!r}")
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
     if not math.isfinite(number) or number < minimum or number >= below:
         bounds = f" >= {minimum}" if minimum > -math.inf else ""
         bounds += f" and < {below}" if below < math.inf else ""
@@ -32,9 +35,11 @@ def check_real(
 
 
 def check_integer(name: str, value: object, *, minimum: int) -> int:
-    """Return `value` as an int >= minimum."""
+    """Return `value` as an int >= minimum that a 64-bit register holds."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < minimum:
         raise ConfigurationError(f"{name} must be an integer >= {minimum}, not {value!r}")
+    if int(value) >= 2**63:
+        raise ConfigurationError(f"{name} must be an integer < 2**63")
     return int(value)
 
 
