@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from streamfit.sources import ArraySource, IterableSource
-
 from connectors.codecs import JSONDecoder
 from connectors.kafka import KafkaSource
+from streamfit.sources import ArraySource, IterableSource
 
 __all__ = ["ArraySource", "IterableSource", "JSONDecoder", "KafkaSource"]

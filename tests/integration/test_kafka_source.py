@@ -54,7 +54,9 @@ def make(kafka: LocalKafka, client: str) -> Iterable[Callable[..., KafkaSource]]
 
 
 def produce(kafka: LocalKafka, topic: str, values: Iterable[Any], partition: int = 0) -> None:
-    producer = Producer({"bootstrap.servers": kafka.bootstrap_servers, "log_level": 0})
+    # Idempotent: else a retry, as to a broker that has just started, may change the order.
+    settings = {"bootstrap.servers": kafka.bootstrap_servers, "enable.idempotence": True}
+    producer = Producer({**settings, "log_level": 0})
     for value in values:
         record = value if isinstance(value, bytes | None) else json.dumps({"y": value}).encode()
         producer.produce(topic, record, partition=partition)
@@ -418,14 +420,19 @@ def test_broker_restart_loses_nothing(kafka, make, topic, how, caplog):
     source = make(topic, stop_at_end=False, group_id="restart")
     source._feed.check_seconds = 0.5
     iterator = iter(source)
-    seen: list[int] = []
+    seen: list[tuple[int, int]] = []
+
+    def read() -> None:
+        block = next(iterator)
+        seen.extend(zip(block.offsets, block.y, strict=True))
+
     while len(seen) < 3_000:
-        seen += next(iterator).y
+        read()
     getattr(kafka, how)()
     try:
         deadline = time.monotonic() + 3
         while time.monotonic() < deadline:
-            seen += next(iterator).y
+            read()
         source.commit(source.position())
         assert source.lag(source.position()) is None
     finally:
@@ -433,9 +440,9 @@ def test_broker_restart_loses_nothing(kafka, make, topic, how, caplog):
     produce(kafka, topic, range(5_000, 6_000))
     deadline = time.monotonic() + 60
     while len(seen) < 6_000:
-        seen += next(iterator).y
+        read()
         assert time.monotonic() < deadline
-    assert seen == list(range(6_000))
+    assert seen == [(i, i) for i in range(6_000)]
     assert sum("waiting for it" in r.message for r in caplog.records) <= 2
 
 

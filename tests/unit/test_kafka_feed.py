@@ -86,6 +86,8 @@ def test_redelivery_is_dropped(polls):
     delivered = 0
     honest = []
     for step in polls:  # a broker may repeat but not skip: start each run no later than it must
+        if handed == 25:  # nobody polls beyond the end
+            break
         if not isinstance(step, range):
             honest.append(step)
             continue
