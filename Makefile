@@ -55,5 +55,6 @@ $(READY): pyproject.toml setup.py $(KERNELS)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
 	@rm -rf $(BUILT)
 	@echo "installing streamfit and what its tests and examples need"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--editable '.[dev]'
 	@touch $@

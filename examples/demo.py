@@ -72,8 +72,10 @@ def filled_topic(samples: Sequence[Flight]) -> Iterator[list[str]]:
         raise sf.errors.MissingDependencyError(missing)
     with ExitStack() as stack:
         console.print()
-        with timed("starting Apache Kafka"):
-            kafka = stack.enter_context(LocalKafka())
+        kafka = LocalKafka()
+        if not kafka.external:
+            with timed("starting Apache Kafka"):
+                stack.enter_context(kafka)
         topic = f"flights-{secrets.token_hex(3)}"
         with timed(f"producing {len(samples):,} flights to topic {topic}"):
             kafka.create_topic(topic)
