@@ -47,10 +47,9 @@ class LinearLearner:
         features: FeatureIndex | None = None,
     ) -> None:
         self.optimizer = optim.SGD(0.01) if optimizer is None else optimizer
-        if getattr(self.optimizer, "id", None) not in OPTIMIZERS:
-            raise ConfigurationError(
-                f"optimizer must be one of sf.optim, not {type(optimizer).__name__}"
-            )
+        known = isinstance(self.optimizer, optim.Optimizer) and hasattr(self.optimizer, "id")
+        if not known or self.optimizer.id not in OPTIMIZERS:
+            raise ConfigurationError(f"optimizer must be one of sf.optim, not {optimizer!r:.80}")
         self.loss = self._losses[0]() if loss is None else loss
         if not isinstance(self.loss, self._losses):
             names = ", ".join(f"sf.losses.{kind.__name__}" for kind in self._losses)

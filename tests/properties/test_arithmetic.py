@@ -1,0 +1,115 @@
+"""The arithmetic of the kernels: functions, gradients, the order of every sum."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+import streamfit as sf
+from streamfit._kernels.linear import exp, sigmoid, sigmoid_one
+from streamfit.core.losses import Loss
+
+LARGEST = float(np.finfo(float).max)
+finite = st.floats(allow_nan=False, allow_infinity=False)
+
+
+@given(st.floats(-745.0, 709.7))
+@example(0.0)
+@example(-708.4)  # where the numbers below the normal ones begin
+@example(-745.1)
+@example(math.log(2) / 2)
+@example(709.78)
+def test_exp_is_within_one_ulp(x: float) -> None:
+    theirs = float(np.exp(x))
+    assert abs(exp(x) - theirs) <= np.spacing(theirs)
+
+
+def test_exp_at_the_ends() -> None:
+    assert exp(0.0) == exp(-0.0) == 1.0
+    assert exp(-1e308) == exp(-math.inf) == exp(-746.0) == 0.0
+    assert exp(710.0) == exp(math.inf) == math.inf
+    assert math.isnan(exp(math.nan))
+
+
+@given(finite)
+def test_sigmoid(z: float) -> None:
+    p = sigmoid_one(z)
+    assert 0.0 <= p <= 1.0
+    assert p == sigmoid(np.array([z]))[0]
+    assert p + sigmoid_one(-z) == pytest.approx(1.0, abs=1e-15)
+    exact = 1.0 / (1.0 + math.exp(-z)) if z > -700 else math.exp(max(z, -746.0))
+    assert p == pytest.approx(exact, rel=1e-15, abs=5e-324)
+
+
+@pytest.mark.parametrize(("z", "p"), [(LARGEST, 1.0), (-LARGEST, 0.0), (1e308, 1.0), (0.0, 0.5)])
+def test_sigmoid_at_the_ends(z: float, p: float) -> None:
+    assert sigmoid_one(z) == p
+
+
+@given(st.lists(st.floats(-800, 800), min_size=2, max_size=2).map(sorted))
+def test_sigmoid_never_falls(ends: list[float]) -> None:
+    assert sigmoid_one(ends[0]) <= sigmoid_one(ends[1])
+
+
+LOSSES = (sf.losses.Squared(), sf.losses.HalfSquared(), sf.losses.Log())
+
+
+@pytest.mark.parametrize("loss", LOSSES, ids=repr)
+@given(st.floats(-30, 30), st.floats(-30, 30))
+def test_the_gradient_is_the_slope_of_the_loss(loss: Loss, p: float, y: float) -> None:
+    if isinstance(loss, sf.losses.Log):
+        y = float(y > 0)
+    h = 1e-4
+    slope = (loss.value(p + h, y) - loss.value(p - h, y)) / (2 * h)
+    # rounding: ulp(loss) / 2h; truncation: h^2/6 of a third derivative, which is below 0.1
+    assert loss.gradient(p, y) == pytest.approx(slope, rel=0, abs=1e-8)
+
+
+@given(st.floats(-800, 800), st.booleans())
+def test_the_log_loss_is_minus_the_log_of_the_probability(p: float, y: bool) -> None:
+    q = sigmoid_one(p if y else -p)
+    if q > 1e-300:
+        assert sf.losses.Log().value(p, y) == pytest.approx(-math.log(q), rel=1e-12, abs=3e-16)
+
+
+@pytest.mark.parametrize("p", [LARGEST, -LARGEST, 1e308, -1e308, 0.0])
+@pytest.mark.parametrize("y", [0.0, 1.0])
+def test_the_log_loss_is_finite_everywhere(p: float, y: float) -> None:
+    assert 0.0 <= sf.losses.Log().value(p, y) <= LARGEST
+    assert -1.0 <= sf.losses.Log().gradient(p, y) <= 1.0
+
+
+def dot_in_eight_lanes(x: list[float], w: list[float]) -> float:
+    """The order of summation that kernels.h promises, in Python."""
+    lane = [0.0] * 8
+    for j, (a, b) in enumerate(zip(x, w, strict=True)):
+        lane[j % 8] += a * b
+    return ((lane[0] + lane[4]) + (lane[2] + lane[6])) + ((lane[1] + lane[5]) + (lane[3] + lane[7]))
+
+
+@given(st.integers(0, 70), st.integers(0, 2**32 - 1))
+def test_a_prediction_sums_in_eight_lanes(d: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    w, x = rng.normal(size=d) * 10.0 ** rng.integers(-8, 8, size=d), rng.normal(size=d)
+    model = sf.LinearRegression(features=sf.FeatureIndex(range(d)) if d else None)
+    state = model.state_dict()
+    state["parameters"] = np.array([0.7, *w])
+    model.load_state_dict(state)
+    assert model.predict_one(x) == dot_in_eight_lanes(x.tolist(), w.tolist()) + 0.7
+
+
+@given(st.integers(1, 20), st.integers(1, 9), st.integers(0, 2**32 - 1))
+def test_a_gradient_sums_row_by_row(d: int, n: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    X, y = rng.normal(size=(n, d)), rng.normal(size=n)
+    model = sf.LinearRegression(sf.optim.SGD(0.1), sf.losses.HalfSquared(), batch_size=n)
+    model.learn_many(X, y)
+    g = -y[0] * X[0]
+    for i in range(1, n):
+        g = g + -y[i] * X[i]
+    expected = 0.0 - 0.1 * (g * (1.0 / n))
+    assert np.array_equal(list(model.weights.values()), expected)

@@ -1,0 +1,399 @@
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import streamfit as sf
+from streamfit.core.learner import LinearLearner
+from streamfit.errors import (
+    BadSampleError,
+    CheckpointMismatchError,
+    ConfigurationError,
+    UnsupportedError,
+)
+
+KINDS = (sf.LinearRegression, sf.LogisticRegression)
+
+
+# ---- configuration
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("optimizer", "sgd"),
+        ("optimizer", sf.optim.SGD),
+        ("optimizer", sf.optim.Optimizer()),
+        ("loss", "log"),
+        ("loss", sf.losses.Loss()),
+        ("batch_size", 0),
+        ("batch_size", -1),
+        ("batch_size", 1.0),
+        ("batch_size", True),
+        ("batch_size", "32"),
+        ("batch_size", 2**63),
+        ("batch_size", 10**400),
+        ("reduction", "average"),
+        ("reduction", None),
+        ("reduction", ["mean"]),
+        ("l2", -0.1),
+        ("l2", float("nan")),
+        ("l2", float("inf")),
+        ("l2", "0"),
+        ("l2", True),
+        ("l2", None),
+        ("l2", 10**400),
+        ("fit_intercept", 1),
+        ("fit_intercept", None),
+        ("intercept_lr", -1.0),
+        ("intercept_lr", "0.1"),
+        ("clip_gradient", 0.0),
+        ("clip_gradient", -1.0),
+        ("clip_gradient", float("inf")),
+        ("features", ["a", "b"]),
+        ("features", {"a": 0}),
+    ],
+)
+def test_an_argument_is_refused_by_name(kind: type[LinearLearner], name: str, value: Any) -> None:
+    with pytest.raises(ConfigurationError, match=name):
+        kind(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("kind", "loss"),
+    [
+        (sf.LinearRegression, sf.losses.Log()),
+        (sf.LogisticRegression, sf.losses.Squared()),
+        (sf.LogisticRegression, sf.losses.HalfSquared()),
+    ],
+)
+def test_a_loss_that_does_not_fit_is_refused(kind: type[LinearLearner], loss: Any) -> None:
+    with pytest.raises(ConfigurationError, match=rf"loss of {kind.__name__} must be one of"):
+        kind(loss=loss)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "value"),
+    [
+        *((kind, "lr", lr) for kind in ("SGD", "AdaGrad", "Adam") for lr in (0.0, -1.0, "1", None)),
+        ("SGD", "lr", 10**400),
+        ("SGD", "lr", float("inf")),
+        ("SGD", "momentum", 1.0),
+        ("SGD", "momentum", -0.1),
+        ("SGD", "nesterov", 1),
+        ("SGD", "nesterov", True),  # without a momentum
+        ("AdaGrad", "eps", 0.0),
+        ("Adam", "beta_1", 1.0),
+        ("Adam", "beta_2", -0.1),
+        ("Adam", "eps", 0.0),
+    ],
+)
+def test_an_argument_of_an_optimizer_is_refused_by_name(kind: str, name: str, value: Any) -> None:
+    with pytest.raises(ConfigurationError, match=name):
+        getattr(sf.optim, kind)(**{name: value})
+
+
+@pytest.mark.parametrize("names", ["abc", 5, ["a", "a"], [["a"]], [1.5], [True], [None]])
+def test_names_that_an_index_refuses(names: Any) -> None:
+    with pytest.raises(ConfigurationError, match="features"):
+        sf.FeatureIndex(names)
+
+
+def test_a_fixed_index_needs_names() -> None:
+    with pytest.raises(ConfigurationError, match="fixed"):
+        sf.FeatureIndex([], fixed=True)
+
+
+def test_defaults() -> None:
+    assert sf.LinearRegression().get_config() == {
+        "id": "LinearRegression",
+        "optimizer": {"id": "sgd", "lr": 0.01, "momentum": 0.0, "nesterov": False},
+        "loss": {"id": "squared"},
+        "batch_size": 1,
+        "reduction": "mean",
+        "l2": 0.0,
+        "fit_intercept": True,
+        "intercept_lr": None,
+        "clip_gradient": None,
+        "features": None,
+    }
+    assert sf.LogisticRegression().loss == sf.losses.Log()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"id": "LogisticRegression"},
+        {"id": None},
+        {"optimizer": {"id": "no such"}},
+        {"optimizer": {"id": "sgd", "no such": 1}},
+        {"optimizer": {}},
+        {"loss": {"id": "hinge"}},
+        {"features": ["a"]},
+        {"no such": 1},
+    ],
+    ids=repr,
+)
+def test_a_configuration_that_is_refused(change: dict[str, Any]) -> None:
+    config = sf.LinearRegression().get_config()
+    with pytest.raises(ConfigurationError):
+        sf.LinearRegression.from_config({**config, **change})
+
+
+def test_a_configuration_that_lacks_something_is_refused() -> None:
+    config = sf.LinearRegression().get_config()
+    del config["loss"]
+    with pytest.raises(ConfigurationError, match="loss"):
+        sf.LinearRegression.from_config(config)
+
+
+def test_the_features_of_one_learner_are_not_another_s() -> None:
+    index = sf.FeatureIndex(["a"])
+    one, other = (sf.LinearRegression(features=index) for _ in range(2))
+    one.learn_one({"b": 1.0}, 1.0)
+    assert list(one.weights) == ["a", "b"]
+    assert list(other.weights) == index.names == ["a"]
+
+
+# ---- counters, weights, flush
+
+
+def test_counters() -> None:
+    model = sf.LinearRegression(batch_size=3)
+    counts = []
+    for i in range(7):
+        model.learn_one({"x": float(i)}, 1.0)
+        counts.append((model.n_samples, model.n_updates, model.n_pending))
+    assert counts == [(1, 0, 1), (2, 0, 2), (3, 1, 0), (4, 1, 1), (5, 1, 2), (6, 2, 0), (7, 2, 1)]
+    assert model.n_refused == 0
+
+
+def test_weights_by_hand() -> None:
+    model = sf.LinearRegression(sf.optim.SGD(0.5), sf.losses.HalfSquared(), l2=0.5)
+    model.learn_one({"a": 2.0, "b": -1.0}, 3.0)
+    assert model.weights == {"a": 3.0, "b": -1.5}
+    assert model.intercept == 1.5
+    model.learn_one({"c": 1.0}, 1.5)  # gradient 0: only l2 moves, and not the intercept
+    assert model.weights == {"a": 2.25, "b": -1.125, "c": 0.0}
+    assert model.intercept == 1.5
+
+
+def test_a_model_without_features_learns_its_intercept() -> None:
+    model = sf.LinearRegression(sf.optim.SGD(0.5), sf.losses.HalfSquared())
+    model.learn_one({}, 2.0)
+    model.learn_many(np.ones((1, 0)), [3.0])
+    assert (model.weights, model.intercept) == ({}, 2.0)
+
+
+def pending(batch_size: int | None) -> sf.LinearRegression:
+    optimizer = sf.optim.SGD(1.0)
+    model = sf.LinearRegression(optimizer, sf.losses.HalfSquared(), batch_size, fit_intercept=False)
+    model.learn_one({"x": 1.0}, 2.0)
+    model.learn_one({"x": 1.0}, 6.0)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "last_batch", "weight", "n_updates", "n_pending"),
+    [
+        (8, "apply", 4.0, 1, 0),
+        (8, "scale", 1.0, 1, 0),
+        (8, "drop", 0.0, 0, 0),
+        (8, "carry", 0.0, 0, 2),
+        *((None, last_batch, 4.0, 1, 0) for last_batch in ("apply", "scale", "drop", "carry")),
+    ],
+)
+def test_flush(
+    batch_size: int | None, last_batch: str, weight: float, n_updates: int, n_pending: int
+) -> None:
+    model = pending(batch_size)
+    model.flush(last_batch)
+    assert model.weights == {"x": weight}
+    assert (model.n_samples, model.n_updates, model.n_pending) == (2, n_updates, n_pending)
+
+
+def test_a_dropped_micro_batch_leaves_nothing_behind() -> None:
+    model = pending(8)
+    model.flush("drop")
+    for _ in range(8):
+        model.learn_one({"x": 1.0}, 2.0)
+    assert model.weights == {"x": 2.0}
+
+
+@pytest.mark.parametrize("last_batch", ["apply", "scale", "drop", "carry"])
+def test_a_flush_of_nothing_does_nothing(last_batch: str) -> None:
+    model = sf.LinearRegression(batch_size=2)
+    model.learn_many([[1.0], [2.0]], [1.0, 2.0])
+    before = model.digest()
+    model.flush(last_batch)
+    assert model.digest() == before
+
+
+def test_an_unknown_way_to_flush_is_refused() -> None:
+    model = pending(8)
+    with pytest.raises(ConfigurationError, match="last_batch"):
+        model.flush("keep")
+    assert model.n_pending == 2
+
+
+def test_a_micro_batch_of_weight_zero_moves_nothing() -> None:
+    model = sf.LinearRegression(batch_size=2)
+    model.learn_many([[1.0], [2.0]], [1.0, 2.0], 0.0)
+    assert (model.weights, model.n_updates) == ({0: 0.0}, 1)
+
+
+def test_one_weight_for_all_rows() -> None:
+    one, each = (sf.LinearRegression(reduction="sum") for _ in range(2))
+    one.learn_many([[1.0], [2.0]], [1.0, 2.0], 0.5)
+    each.learn_many([[1.0], [2.0]], [1.0, 2.0], [0.5, 0.5])
+    assert one.digest() == each.digest()
+
+
+# ---- tables
+
+
+def test_what_kinds_of_table_come_out() -> None:
+    frame = pd.DataFrame({"b": [1.0, 2.0], "a": [0.5, -3.0]}, index=[10, 20])
+    labels = pd.Series([True, False], index=[10, 20], name="late")
+    classifier = sf.LogisticRegression()
+    classifier.learn_many(frame, labels)
+    y = classifier.predict_many(frame)
+    assert isinstance(y, pd.Series)
+    assert y.name == "late"
+    assert list(y.index) == [10, 20]
+    p = classifier.predict_proba_many(frame)
+    assert isinstance(p, pd.DataFrame)
+    assert list(p.columns) == [False, True]
+    assert list(p.index) == [10, 20]
+    assert np.array_equal(p.to_numpy(), classifier.predict_proba_many(frame.to_numpy()))
+    assert p[True].tolist() == [
+        classifier.predict_proba_one(row)[True] for row in frame.to_dict("records")
+    ]
+
+    regressor = sf.LinearRegression()
+    regressor.learn_many(frame, labels)
+    assert isinstance(regressor.predict_many(frame), pd.Series)
+    assert isinstance(regressor.predict_many(frame.to_numpy()), np.ndarray)
+    assert classifier.predict_many(frame.to_numpy()).dtype == bool
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int64, np.uint8, bool])
+def test_other_dtypes_are_numbers_too(dtype: Any) -> None:
+    X = np.array([[0, 1], [1, 1], [1, 0]], dtype=dtype)
+    model, expected = sf.LinearRegression(), sf.LinearRegression()
+    model.learn_many(X, X[:, 0])
+    expected.learn_many(X.astype(float), X[:, 0].astype(float))
+    assert model.digest() == expected.digest()
+
+
+def test_strided_and_read_only_tables() -> None:
+    X = np.arange(24.0).reshape(6, 4) / 24
+    X.flags.writeable = False
+    model, expected = sf.LinearRegression(), sf.LinearRegression()
+    model.learn_many(X[::2, ::-2], X[::2, 0])
+    expected.learn_many(X[::2, ::-2].copy(), X[::2, 0].copy())
+    assert model.digest() == expected.digest()
+
+
+def test_sparse_matrices_are_not_there_yet() -> None:
+    sparse = pytest.importorskip("scipy.sparse")
+    with pytest.raises(UnsupportedError, match="toarray"):
+        sf.LinearRegression().learn_many(sparse.csr_matrix(np.eye(2)), [1.0, 2.0])
+
+
+def test_columns_of_frames_are_matched_by_name() -> None:
+    model = sf.LinearRegression()
+    model.learn_many(pd.DataFrame({"a": [1.0], "b": [2.0]}), [1.0])
+    model.learn_many(pd.DataFrame({"c": [3.0], "b": [1.0]}), [1.0])
+    expected = sf.LinearRegression()
+    expected.learn_one({"a": 1.0, "b": 2.0}, 1.0)
+    expected.learn_one({"b": 1.0, "c": 3.0}, 1.0)
+    assert model.weights == expected.weights
+    assert model.digest() == expected.digest()
+
+
+def test_the_error_of_a_table_names_feature_and_row() -> None:
+    model = sf.LinearRegression()
+    frame = pd.DataFrame({"age": [1.0, 2.0, np.nan], "city": ["a", "b", "c"]})
+    with pytest.raises(BadSampleError, match=r"feature 'city': .*offset 0"):
+        model.learn_many(frame, [1.0, 1.0, 1.0])
+    with pytest.raises(BadSampleError, match=r"feature 'age': value nan is not finite .*offset 2"):
+        model.learn_many(frame[["age"]], [1.0, 1.0, 1.0])
+
+
+# ---- state
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"features": None},
+        {"features": ["x", "x"]},
+        {"features": [["x"]]},
+        {"features": ["x", "y"]},
+        {"parameters": np.zeros(3)},
+        {"parameters": np.zeros(2, dtype=np.float32)},
+        {"parameters": [0.0, 0.0]},
+        {"parameters": np.array([0.0, np.nan])},
+        {"gradient": np.zeros(3)},
+        {"n_samples": -1},
+        {"n_samples": 1.0},
+        {"n_samples": 2**63},
+        {"n_updates": True},
+        {"n_pending": 4},
+        {"n_pending": 0},
+        {"weight_pending": -1.0},
+        {"weight_pending": 1},
+        {"weight_pending": float("nan")},
+        {"no such": 1},
+        {"slot_1": np.zeros(2)},
+    ],
+    ids=repr,
+)
+def test_a_state_that_does_not_fit_is_refused_whole(change: dict[str, Any]) -> None:
+    model = sf.LinearRegression(batch_size=4)
+    model.learn_one({"x": 1.0}, 1.0)
+    before, weights = model.digest(), model.weights
+    with pytest.raises(CheckpointMismatchError):
+        model.load_state_dict({**model.state_dict(), **change})
+    assert (model.digest(), model.weights) == (before, weights)
+
+
+def test_a_state_shares_nothing_with_its_learner() -> None:
+    model = sf.LinearRegression(sf.optim.Adam(), batch_size=2)
+    model.learn_many([[1.0], [2.0], [3.0]], [1.0, 2.0, 3.0])
+    state, before = model.state_dict(), model.digest()
+    kept = copy.deepcopy(state)
+    for array in [value for value in state.values() if isinstance(value, np.ndarray)]:
+        array.fill(1.0)
+    assert model.digest() == before
+    model.load_state_dict(kept)
+    model.learn_one([1.0], 1.0)
+    model.load_state_dict(kept)
+    assert model.digest() == before
+
+
+def test_a_digest_sees_every_number() -> None:
+    model = sf.LinearRegression(sf.optim.Adam(), batch_size=2)
+    model.learn_many([[1.0], [2.0], [3.0]], [1.0, 2.0, 3.0])
+    state = model.state_dict()
+    seen = {model.digest()}
+    for name, value in state.items():
+        if name == "features":
+            continue
+        other = copy.copy(model)
+        changed = copy.deepcopy(state)
+        if isinstance(value, np.ndarray):
+            changed[name][1] = np.nextafter(value[1], np.inf)
+        elif name == "n_pending":
+            continue  # checked against the batch size
+        else:
+            changed[name] = type(value)(value + 1)
+        other.load_state_dict(changed)
+        seen.add(other.digest())
+    assert len(seen) == len(state) - 1

@@ -1,0 +1,76 @@
+"""What users may import. A change here is a change of the library's interface."""
+
+from __future__ import annotations
+
+import types
+
+import pytest
+
+import connectors
+import streamfit as sf
+
+
+def public(module: types.ModuleType) -> list[str]:
+    return sorted(module.__all__)
+
+
+def test_streamfit() -> None:
+    assert public(sf) == [
+        "ArraySource",
+        "Checkpoint",
+        "Checkpointer",
+        "FeatureIndex",
+        "IterableSource",
+        "LinearRegression",
+        "LogisticRegression",
+        "Progress",
+        "Trainer",
+        "TrainingReport",
+        "errors",
+        "losses",
+        "offline",
+        "optim",
+        "types",
+    ]
+
+
+def test_losses() -> None:
+    assert public(sf.losses) == ["HalfSquared", "Log", "Loss", "Squared", "from_config"]
+
+
+def test_optimizers() -> None:
+    assert public(sf.optim) == ["AdaGrad", "Adam", "Optimizer", "SGD", "from_config"]
+
+
+def test_offline() -> None:
+    assert public(sf.offline) == ["OfflineFit", "fit_offline"]
+
+
+@pytest.mark.parametrize("module", [sf, sf.losses, sf.optim, sf.offline, sf.errors, sf.types])
+def test_every_public_name_is_there_and_documented(module: types.ModuleType) -> None:
+    for name in module.__all__:
+        assert hasattr(module, name)
+        value = getattr(module, name)
+        if isinstance(value, type | types.FunctionType | types.ModuleType):
+            assert value.__doc__, name
+
+
+def test_nothing_else_public_slips_out() -> None:
+    loose = {
+        name
+        for name, value in vars(sf).items()
+        if not name.startswith("_") and not isinstance(value, types.ModuleType)
+    }
+    assert loose <= set(sf.__all__)
+
+
+def test_connectors() -> None:
+    assert {"ArraySource", "IterableSource", "JSONDecoder", "KafkaSource"} <= set(
+        connectors.__all__
+    )
+
+
+def test_every_error_is_a_streamfit_error() -> None:
+    for name in sf.errors.__all__:
+        error = getattr(sf.errors, name)
+        assert issubclass(error, sf.errors.StreamfitError | Warning)
