@@ -67,6 +67,9 @@ class ConfluentClient:
             "allow.auto.create.topics": False,
             "check.crcs": True,
             "fetch.wait.max.ms": 100,
+            # When enough is queued the library pauses fetching; its second of pause is long
+            # enough for us to run dry.
+            "fetch.queue.backoff.ms": 10,
             "reconnect.backoff.max.ms": 1000,
             "topic.metadata.refresh.interval.ms": 2000,
             "error_cb": self._on_error,
