@@ -237,6 +237,11 @@ def _frame(part: Samples) -> Any:
     return pd.DataFrame(part.X[:, ::-1], columns=part.names[::-1])
 
 
+def _narrow_frame(part: Samples) -> Any:
+    frame = _frame(part)[part.names]
+    return frame.loc[:, (frame != 0.0).any()]
+
+
 FORMS: dict[str, Callable[[LinearLearner, Samples], None]] = {
     "dicts": _one_by_one(_dicts),
     "sparse dicts": _one_by_one(lambda part: part.rows()),
@@ -247,6 +252,7 @@ FORMS: dict[str, Callable[[LinearLearner, Samples], None]] = {
     "Fortran array": _table(lambda part: np.asfortranarray(part.X)),
     "object array": _table(lambda part: part.X.astype(object)),
     "frame": _table(_frame),
+    "frame without columns of zeros": _table(_narrow_frame),
     "block of dicts": _block(_dicts),
     "block of sparse dicts": _block(lambda part: part.rows()),
     "block of rows": _block(lambda part: list(part.X)),

@@ -31,7 +31,14 @@ from streamfit.types import Block
 
 pytestmark = pytest.mark.filterwarnings("ignore::streamfit.errors.UpdateRefusedWarning")
 
-NAMED = ["dicts", "sparse dicts", "sparse dicts, backwards", "frame", "block of sparse dicts"]
+NAMED = [
+    "dicts",
+    "sparse dicts",
+    "sparse dicts, backwards",
+    "frame",
+    "frame without columns of zeros",
+    "block of sparse dicts",
+]
 
 
 def one_by_one(model: LinearLearner, data: Samples) -> LinearLearner:

@@ -93,6 +93,35 @@ def test_a_stream_equals_the_textbook(draw: st.DataObject, epochs: int, last_bat
     assert_close(fit.parameters, parameters(live), scale=model.optimizer.lr)
 
 
+@given(problems(min_size=1, huge=True), st.integers(1, 3), last_batches())
+def test_refused_updates_are_the_textbook_s(
+    problem: tuple[LinearLearner, Samples], epochs: int, last_batch: str
+) -> None:
+    model, data = problem
+    options = {"sample_weight": data.w, "epochs": epochs, "last_batch": last_batch}
+    live = fit_offline(model, data.X, data.y, kernel="compiled", **options)
+    fit = fit_offline(model, data.X, data.y, **options)
+    assert (fit.n_updates, fit.n_refused) == (live.n_updates, live.n_refused)
+    assert_close(fit.parameters, live.parameters, scale=model.optimizer.lr)
+
+
+@pytest.mark.parametrize("optimizer", [sf.optim.SGD(0.1, 0.9), sf.optim.AdaGrad(), sf.optim.Adam()])
+def test_a_refused_update_is_as_if_its_samples_had_never_come(
+    optimizer: sf.optim.Optimizer,
+) -> None:
+    model, expected = (sf.LinearRegression(optimizer, batch_size=2) for _ in range(2))
+    rng = np.random.default_rng(0)
+    for i in range(10):
+        X, y = rng.normal(size=(2, 3)), rng.normal(size=2)
+        model.learn_many(X, y)
+        expected.learn_many(X, y)
+        if i in {0, 4}:
+            model.learn_many([[1.0, 1e300, 0.0], [1.0, 1.0, 1.0]], [1e300, 1.0])
+    assert model.n_refused == 2
+    assert model.n_updates == expected.n_updates == 10
+    assert parameters(model).tolist() == parameters(expected).tolist()
+
+
 @pytest.mark.parametrize("last_batch", LAST_BATCH)
 @given(st.data(), st.integers(1, 3))
 def test_mappings_offline_equal_mappings_streamed(
