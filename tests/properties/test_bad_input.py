@@ -23,6 +23,7 @@ from streamfit.types import Block
 pytestmark = pytest.mark.filterwarnings(
     "ignore::streamfit.errors.UpdateRefusedWarning",
     "ignore:.*masked element.*:UserWarning",
+    "ignore:overflow encountered in cast:RuntimeWarning",
 )
 
 NO_NUMBERS: dict[str, Any] = {
