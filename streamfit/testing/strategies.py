@@ -163,6 +163,9 @@ def samples(
     d = draw(st.integers(0, max_features))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     X = rng.normal(size=(n, d)) * rng.choice([1.0, 1.0, 1.0, 0.0], size=(n, d))
+    if n * d and draw(st.booleans()):  # features that are away for a while
+        start = draw(st.integers(0, n - 1))
+        X[start : start + draw(st.integers(1, n)), draw(st.integers(0, d - 1)) :] = 0.0
     if huge and n * d:
         for place in draw(st.lists(st.integers(0, n * d - 1), max_size=3)):
             X.flat[place] = draw(st.sampled_from([1e300, -1e300, 1e155]))
