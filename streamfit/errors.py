@@ -13,6 +13,7 @@
     │   ├── CheckpointCorruptError            a file fails its checksum or does not parse
     │   ├── CheckpointMismatchError           a valid file of another model, source or format
     │   └── CheckpointLockedError             another trainer holds the directory
+    ├── BusyError (RuntimeError)              the model is learning already, in another call
     ├── UnsupportedError (TypeError)          the model or source cannot do what was asked
     └── MissingDependencyError (ImportError)  an extra, or the compiled kernels, are not installed
 
@@ -26,6 +27,7 @@ from typing import Self
 __all__ = [
     "BadSampleError",
     "BrokerUnavailableError",
+    "BusyError",
     "CheckpointCorruptError",
     "CheckpointError",
     "CheckpointLockedError",
@@ -126,6 +128,10 @@ class CheckpointMismatchError(CheckpointError):
 
 class CheckpointLockedError(CheckpointError):
     """Another trainer holds the lock of the checkpoint directory."""
+
+
+class BusyError(StreamfitError, RuntimeError):
+    """The model is learning already: in another thread, or while a value is being converted."""
 
 
 class UnsupportedError(StreamfitError, TypeError):

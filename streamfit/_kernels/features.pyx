@@ -196,19 +196,20 @@ cdef class FeatureIndex:
             if PyFloat_CheckExact(<object>value):
                 number_ = PyFloat_AS_DOUBLE(<object>value)
             else:
-                number_ = number(<object>value, <object>key)
+                held = <object>key  # the value's __float__ may take the key out of the dict
+                number_ = number(<object>value, held)
             if i < known and PyList_GET_ITEM(self.names, i) == key:
                 row[i] = number_
             else:
                 found = self._columns.get(<object>key)
-                if found is not None:
+                if found is not None and (grow or found < known):
                     row[<Py_ssize_t>found] = number_
                 elif grow:
                     column = PyList_GET_SIZE(self.names)
                     self._append(<object>key)
                     row[column] = number_
             i += 1
-        return PyList_GET_SIZE(self.names)
+        return PyList_GET_SIZE(self.names) if grow else known
 
     cdef Py_ssize_t _fill_from_array(self, object x, double* row, bint grow) except -1:
         cdef Py_ssize_t j, known = PyList_GET_SIZE(self.names)

@@ -13,7 +13,7 @@ import warnings
 
 import numpy as np
 
-from streamfit.errors import BadSampleError, UpdateRefusedWarning
+from streamfit.errors import BadSampleError, BusyError, UpdateRefusedWarning
 
 from streamfit._kernels.features cimport FeatureIndex, label, sample_weight
 
@@ -85,6 +85,7 @@ cdef class LinearKernel:
     cdef Py_ssize_t capacity      # columns that the arrays have room for
     cdef double* row              # one dense sample
     cdef readonly FeatureIndex index
+    cdef bint busy                # the arrays may not be moved now
 
     def __cinit__(
         self,
@@ -174,6 +175,20 @@ cdef class LinearKernel:
             self.m.n_features = columns
         return 0
 
+    cdef int _enter(self) except -1:
+        """Begin to change the model; ends with `self.busy = False`.
+
+        Learning lets other threads run (a table is learned without the GIL), and a value's own
+        `__float__` may do anything: neither may move the arrays that are in use.
+        """
+        if self.busy:
+            raise BusyError(
+                "the model is learning already: in another thread, or from a value that is being "
+                "converted; give each thread its own model, or a lock"
+            )
+        self.busy = True
+        return 0
+
     # ---- learning
 
     def learn_mapping(self, x, y, w=1.0):
@@ -188,6 +203,7 @@ cdef class LinearKernel:
         cdef Py_ssize_t known = self.m.n_features, columns
         cdef bint learned = False
         cdef int64_t refused = self.m.n_refused
+        self._enter()
         try:
             self._reserve(known + len(x))
             columns = self.index.fill(x, self.row, True)
@@ -202,6 +218,7 @@ cdef class LinearKernel:
                 f"a sample must be a mapping or a 1-D array, not {type(x).__name__}"
             ) from None
         finally:
+            self.busy = False
             if not learned:
                 self.index.truncate(known)
                 self.m.n_features = known
@@ -237,15 +254,18 @@ cdef class LinearKernel:
         if (y.shape[0] < stop or X.shape[0] < stop or (w is not None and w.shape[0] < stop)
                 or (predictions is not None and predictions.shape[0] < stop)):
             raise BadSampleError("fewer labels, weights or rows than samples")
-        self._grow(columns)
-        cdef const double* rows = self.row
+        cdef const double* rows
         cdef const double* labels = &y[start]
         cdef const double* weights = NULL if w is None else &w[start]
         cdef double* out = NULL if predictions is None else &predictions[start]
-        if columns:
-            rows = &X[start, 0]
-        with nogil:
-            learned = sf_learn_rows(&self.m, rows, columns, labels, weights, out, stop - start)
+        self._enter()
+        try:
+            self._grow(columns)
+            rows = &X[start, 0] if columns else <const double*>self.row
+            with nogil:
+                learned = sf_learn_rows(&self.m, rows, columns, labels, weights, out, stop - start)
+        finally:
+            self.busy = False
         if self.m.n_refused > refused:
             self._warn()
         if learned < stop - start:
@@ -279,6 +299,8 @@ cdef class LinearKernel:
     def flush(self, double share=1.0):
         """Apply the pending samples, the learning rate multiplied by `share`."""
         cdef int64_t refused = self.m.n_refused
+        self._enter()
+        self.busy = False
         sf_flush(&self.m, share)
         if self.m.n_refused > refused:
             self._warn()
@@ -293,14 +315,24 @@ cdef class LinearKernel:
     def predict_mapping(self, x):
         """Linear predictor of one sample; features without a column count nothing."""
         cdef double prediction
-        # makes no room: only known features are written, and another thread may be learning
-        cdef Py_ssize_t columns = self.index.fill(x, self.row, False)
-        sf_predict_rows(&self.m, self.row, columns, 1, &prediction)
+        cdef double* row = self.row
+        cdef double[::1] own
+        cdef bint was_busy = self.busy
+        cdef Py_ssize_t columns, j
+        if was_busy:  # another thread is learning, or a value that is converted asks: own row
+            own = np.empty(self.m.n_features + 1)
+            row = &own[0]
+        self.busy = True
+        try:
+            columns = self.index.fill(x, row, False)
+        finally:
+            self.busy = was_busy
+        sf_predict_rows(&self.m, row, columns, 1, &prediction)
         if prediction - prediction != 0.0:
             for j in range(columns):
-                if self.row[j] - self.row[j] != 0.0:
+                if row[j] - row[j] != 0.0:
                     raise BadSampleError(
-                        f"value {self.row[j]} is not finite", feature=self.index.names[j]
+                        f"value {row[j]} is not finite", feature=self.index.names[j]
                     )
         return prediction
 
@@ -311,9 +343,8 @@ cdef class LinearKernel:
         cdef const double* rows = self.row
         if columns and n:
             rows = &X[0, 0]
-        if n:
-            with nogil:
-                sf_predict_rows(&self.m, rows, columns, n, &out[0])
+        if n:  # with the GIL: nobody may move the arrays meanwhile
+            sf_predict_rows(&self.m, rows, columns, n, &out[0])
         return np.asarray(out)
 
     # ---- state
@@ -386,6 +417,8 @@ cdef class LinearKernel:
         """Take over a state made by `state`; the caller has checked names and shapes."""
         cdef Py_ssize_t n = len(state["parameters"]) - 1, i
         cdef double** array
+        self._enter()
+        self.busy = False
         self._reserve(n)
         self.index = index
         for i in range(4 + 2 * self.n_slots):

@@ -107,7 +107,8 @@ def as_float64(array: npt.NDArray[Any]) -> FloatArray | None:
     """Return `array` as C-contiguous float64 if every number converts, None otherwise."""
     if array.dtype.kind not in "fiub":
         return None
-    return np.ascontiguousarray(array, dtype=np.float64)
+    with np.errstate(over="ignore"):  # becomes infinite, and is refused as that
+        return np.ascontiguousarray(array, dtype=np.float64)
 
 
 def native_series(values: npt.NDArray[Any], like: Any, name: str | None) -> Any:
