@@ -8,7 +8,7 @@
 (2, 1, 0)
 """
 
-from streamfit import errors, offline, types
+from streamfit import errors, journal, offline, types
 from streamfit.checkpoint import Checkpoint, Checkpointer
 from streamfit.core import losses, optim
 from streamfit.core.features import FeatureIndex
@@ -29,6 +29,7 @@ __all__ = [
     "Trainer",
     "TrainingReport",
     "errors",
+    "journal",
     "losses",
     "offline",
     "optim",

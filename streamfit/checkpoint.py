@@ -21,17 +21,18 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TextIO
+from typing import Any, Self, TextIO
 
 from streamfit._checkpoint_file import Checkpoint, encode, read
 from streamfit.errors import (
     CheckpointCorruptError,
     CheckpointError,
     CheckpointLockedError,
+    CheckpointMismatchError,
     ConfigurationError,
 )
 
-__all__ = ["Checkpoint", "Checkpointer", "read"]
+__all__ = ["Checkpoint", "Checkpointer", "check_same_model", "read"]
 
 _log = logging.getLogger(__name__)
 _NAME = re.compile(r"checkpoint-([0-9]{8,})\.safetensors")
@@ -187,7 +188,7 @@ class Checkpointer:
         raise CheckpointCorruptError(
             f"every checkpoint in {self.path} is corrupt: {', '.join(f.name for f in files)}. "
             "Nothing was loaded. Restore one from a backup; or, to start afresh on purpose, move "
-            "these files away or give another directory."
+            "these files and the journal away, or give another directory."
         )
 
     def due(self, n_updates: int) -> bool:
@@ -274,6 +275,24 @@ class Checkpointer:
         kept = [file for file in files if file not in self._corrupt][-self.keep :]
         for file in files[: files.index(kept[0])]:
             file.unlink(missing_ok=True)
+
+
+def check_same_model(saved: Checkpoint, config: dict[str, Any], directory: object) -> None:
+    """Raise `CheckpointMismatchError`, naming what differs, unless `config` is that of `saved`."""
+    changed = sorted(
+        name
+        for name in config.keys() | saved.config.keys()
+        if config.get(name) != saved.config.get(name)
+    )
+    if changed:
+        told = "; ".join(
+            f"{name}: {saved.config.get(name)!r} saved, {config.get(name)!r} now"
+            for name in changed
+        )
+        raise CheckpointMismatchError(
+            f"checkpoint {saved.number} in {directory} is of another model ({told}); "
+            "use the arguments it was made with, or another directory"
+        )
 
 
 @contextlib.contextmanager

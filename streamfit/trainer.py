@@ -11,9 +11,10 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, nullcontext
+from pathlib import Path
 from typing import Any
 
-from streamfit.checkpoint import Checkpoint, Checkpointer
+from streamfit.checkpoint import Checkpoint, Checkpointer, check_same_model
 from streamfit.core.learner import LAST_BATCH
 from streamfit.core.validation import check_choice, check_flag, check_integer, check_real
 from streamfit.errors import (
@@ -24,11 +25,20 @@ from streamfit.errors import (
     StreamfitError,
 )
 from streamfit.evaluation import Evaluation
+from streamfit.journal import Journal
 from streamfit.progress import progress_bar
 from streamfit.report import Progress, TrainingReport
 from streamfit.signals import Stopped, StopRequest
 from streamfit.sources import IterableSource
-from streamfit.types import Block, CommitsOffsets, Learner, Position, ReportsLag, Source
+from streamfit.types import (
+    Block,
+    CommitsOffsets,
+    DescribesItself,
+    Learner,
+    Position,
+    ReportsLag,
+    Source,
+)
 
 __all__ = ["Trainer"]
 
@@ -56,7 +66,8 @@ class Trainer:
     metrics
         River metrics, each updated with every sample's prediction before it is learned.
     checkpoint
-        A `Checkpointer`. When its directory holds a checkpoint, `run` continues from there.
+        A `Checkpointer`. When its directory holds a checkpoint, `run` continues from there. What
+        is applied in which order is recorded beside the checkpoints (see `streamfit.journal`).
     max_wait
         Seconds after which a partial micro-batch of a live stream is applied.
     on_bad_sample
@@ -146,6 +157,8 @@ class Trainer:
             stack.enter_context(self._stop.installed())
             if self.checkpoint is not None:
                 stack.enter_context(self.checkpoint)
+            self._journal = Journal(self._directory, self.model)
+            stack.callback(self._journal.close)
             self._begin()
             show = stack.enter_context(progress_bar(self.max_samples)) if self.progress else None
             self._listeners = [*self.callbacks, show] if show else self.callbacks
@@ -173,6 +186,7 @@ class Trainer:
         if saved is None:
             self._start = dict(self.source.position())
             self._position = dict(self._start)
+            self._journal.begin()
         else:
             self._resume(saved)
         self._n_samples_at_begin = self._n_samples
@@ -184,21 +198,7 @@ class Trainer:
             self.checkpoint.due(self.model.n_updates)  # the count of updates starts here
 
     def _resume(self, saved: Checkpoint) -> None:
-        config = self.model.get_config()
-        changed = sorted(
-            name
-            for name in config.keys() | saved.config.keys()
-            if config.get(name) != saved.config.get(name)
-        )
-        if changed:
-            told = "; ".join(
-                f"{name}: {saved.config.get(name)!r} saved, {config.get(name)!r} now"
-                for name in changed
-            )
-            raise CheckpointMismatchError(
-                f"checkpoint {saved.number} in {self._directory} is of another model ({told}); "
-                "use the arguments it was made with, or another directory"
-            )
+        check_same_model(saved, self.model.get_config(), self._directory)
         try:
             run = saved.trainer
             self._epoch, self._n_epochs = int(run["epoch"]), int(run["n_epochs"])
@@ -214,6 +214,7 @@ class Trainer:
             ) from None
         self.source.seek(saved.position)
         self.model.load_state_dict(saved.model)
+        self._journal.resume(run.get("journal"))
         self._evaluation.load_state_dict(loss)
         self._position = dict(saved.position)
         self._resumed_at = self._n_samples
@@ -229,11 +230,12 @@ class Trainer:
             if self._stop.signal_name is not None:
                 _log.info("event=stopped signal=%s", self._stop.signal_name)
                 return
-            self._flush(self.last_batch)
+            self._flush("epoch end", self.last_batch)
             self._n_epochs = self._epoch + 1
             if self._n_epochs >= self.epochs or self._remaining == 0:
                 return
             self.source.seek(self._start)
+            self._journal.epoch()
             self._epoch += 1
             self._position = dict(self._start)
 
@@ -278,13 +280,16 @@ class Trainer:
             had_pending = self.model.n_pending
             n_samples, n_updates = self.model.n_samples, self.model.n_updates
             refused = self.model.n_refused
+            self._journal.before(block)
             try:
                 self._evaluation.learn(block, start, end)
             except BadSampleError as bad:
                 error = bad
-            done += self.model.n_samples - n_samples
-            if done > start:
-                self._position[block.key] = block.offsets[done - 1] + 1
+            finally:  # a metric may raise; what is learned counts all the same
+                done += self.model.n_samples - n_samples
+                if done > start:
+                    self._position[block.key] = block.offsets[done - 1] + 1
+                    self._journal.learned(block, start, done)
             if not had_pending or self.model.n_updates > n_updates:
                 self._pending_since = time.monotonic()
             if self.model.n_refused > refused:
@@ -302,6 +307,7 @@ class Trainer:
             raise error
         self._n_bad += 1
         self._position[block.key] = block.offsets[i] + 1
+        self._journal.skipped(block, i, error)
         _log.warning("event=bad_sample error=%s", error)
 
     def _look_at_the_clock(self) -> None:
@@ -311,12 +317,13 @@ class Trainer:
             and time.monotonic() - self._pending_since >= self.max_wait
         ):
             _log.info("event=flush reason=max_wait pending=%d", self.model.n_pending)
-            self._flush("apply")
+            self._flush("max_wait", "apply")
         if self.checkpoint is not None and self.checkpoint.due(self.model.n_updates):
             self._save()
 
-    def _flush(self, last_batch: str) -> None:
+    def _flush(self, reason: str, last_batch: str) -> None:
         refused = self.model.n_refused
+        self._journal.flush(reason, last_batch)
         self.model.flush(last_batch)
         if self.model.n_refused > refused:
             _log.warning("event=update_refused total=%d", self.model.n_refused)
@@ -326,6 +333,7 @@ class Trainer:
     def _save(self) -> None:
         if self.checkpoint is None:
             return
+        source = self.source.get_config() if isinstance(self.source, DescribesItself) else None
         saved = Checkpoint(
             model=self.model.state_dict(),
             config=self.model.get_config(),
@@ -336,6 +344,8 @@ class Trainer:
                 "n_bad": self._n_bad,
                 "start": self._start,
                 "before": list(self._before),
+                "journal": self._journal.save(),
+                "source": source,
                 **self._evaluation.state_dict(),
             },
         )
@@ -352,7 +362,7 @@ class Trainer:
             _log.error("event=checkpoint_failed error=%s", error)
 
     @property
-    def _directory(self) -> object:
+    def _directory(self) -> Path | None:
         return None if self.checkpoint is None else self.checkpoint.path
 
     # ---- counting

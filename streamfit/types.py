@@ -18,6 +18,7 @@ __all__ = [
     "Block",
     "CommitsOffsets",
     "Decoder",
+    "DescribesItself",
     "FeatureName",
     "FloatArray",
     "Learner",
@@ -131,6 +132,14 @@ class ReportsLag(Protocol):
 
     def lag(self, position: Position) -> int | None:
         """Count the samples between `position` and the end, or None when not known."""
+
+
+@runtime_checkable
+class DescribesItself(Protocol):
+    """A source of which `streamfit verify` can make another, from the checkpoint alone."""
+
+    def get_config(self) -> dict[str, Any] | None:
+        """Return the arguments, JSON-safe and without secrets; None when they cannot be told."""
 
 
 @runtime_checkable
