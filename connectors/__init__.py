@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from connectors.codecs import JSONDecoder
+from connectors.files import CSVSource, JSONLinesSource
 from connectors.kafka import KafkaSource
 from streamfit.sources import ArraySource, IterableSource
 
-__all__ = ["ArraySource", "IterableSource", "JSONDecoder", "KafkaSource"]
+__all__ = [
+    "ArraySource",
+    "CSVSource",
+    "IterableSource",
+    "JSONDecoder",
+    "JSONLinesSource",
+    "KafkaSource",
+]

@@ -64,6 +64,16 @@ class JSONDecoder:
     def __repr__(self) -> str:
         return f"JSONDecoder({self.target!r}, weight={self.weight!r}, features={self.features!r})"
 
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments, JSON-safe."""
+        features = None if self.features is None else list(self.features)
+        return {
+            "id": "JSONDecoder",
+            "target": self.target,
+            "weight": self.weight,
+            "features": features,
+        }
+
     def __call__(self, value: bytes | None) -> tuple[dict[str, Any], Any, float | None]:
         """Decode one record into `(x, y, w)`; see `Decoder`."""
         if value is None:

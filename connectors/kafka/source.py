@@ -124,6 +124,23 @@ class KafkaSource:
     def __repr__(self) -> str:
         return f"KafkaSource({self.topic!r}, bootstrap_servers={self.bootstrap_servers!r})"
 
+    def get_config(self) -> dict[str, Any] | None:
+        """Return what is needed to read the topic again; None when the decoder cannot tell.
+
+        Never a password or key: who reads again brings those along.
+        """
+        describe = getattr(self.decoder, "get_config", None)
+        if describe is None:
+            return None
+        return {
+            "id": "KafkaSource",
+            "topic": self.topic,
+            "bootstrap_servers": self.bootstrap_servers,
+            "client": self.client,
+            "isolation_level": self.isolation_level,
+            "decoder": describe(),
+        }
+
     def __iter__(self) -> Iterator[Block]:
         """Hand out blocks, one a partition and poll, from the present position on."""
         feed = self._feed
