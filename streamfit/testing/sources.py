@@ -8,7 +8,7 @@ from typing import Any
 from streamfit.errors import SourceError
 from streamfit.types import Block, Position
 
-__all__ = ["SplitSource"]
+__all__ = ["PartitionedSource", "SplitSource"]
 
 
 class SplitSource:
@@ -75,3 +75,71 @@ class SplitSource:
     def close(self) -> None:
         """Remember that the source was closed."""
         self.closed = True
+
+
+class PartitionedSource:
+    """Samples of several partitions, dealt out in given turns.
+
+    Parameters
+    ----------
+    partitions
+        The samples `(x, y)` of each partition. None stands for an offset without a record.
+    turns
+        `(partition, n)`: which partition hands out its next `n` offsets. What is left when the
+        turns are over follows, one partition after the other.
+    name
+        Name of the source.
+
+    Examples
+    --------
+    >>> from streamfit.testing.sources import PartitionedSource
+    >>> source = PartitionedSource([[({}, 1.0), ({}, 2.0)], [({}, 3.0)]], turns=[(0, 1), (1, 1)])
+    >>> [list(block.y) for block in source]
+    [[1.0], [3.0], [2.0]]
+    """
+
+    live = False
+
+    def __init__(
+        self,
+        partitions: Sequence[Sequence[Any]],
+        turns: Sequence[tuple[int, int]] = (),
+        name: str = "parts",
+    ) -> None:
+        self._partitions = partitions
+        self._turns = turns
+        self._name = name
+        self._next = [0] * len(partitions)
+        self.n_seeks = 0
+        self.n_read = 0
+
+    def __iter__(self) -> Iterator[Block]:
+        """Hand out blocks from the position on."""
+        for partition, n in [*self._turns, *((p, len(s)) for p, s in enumerate(self._partitions))]:
+            start = self._next[partition]
+            records = self._partitions[partition][start : start + n]
+            self._next[partition] = start + len(records)
+            here = [(start + i, record) for i, record in enumerate(records) if record is not None]
+            self.n_read += len(here)
+            if here:
+                yield Block(
+                    x=[x for _, (x, _) in here],
+                    y=[y for _, (_, y) in here],
+                    source=self._name,
+                    partition=partition,
+                    offsets=[offset for offset, _ in here],
+                )
+
+    def position(self) -> Position:
+        """Say how far each partition was handed out."""
+        return {f"{self._name}:{p}": n for p, n in enumerate(self._next)}
+
+    def seek(self, position: Position) -> None:
+        """Go to a position; partitions that it does not name begin again."""
+        if not set(position) <= set(self.position()):
+            raise SourceError(f"{position!r} is not a position of this source")
+        self._next = [position.get(f"{self._name}:{p}", 0) for p in range(len(self._next))]
+        self.n_seeks += 1
+
+    def close(self) -> None:
+        """Do nothing; there is nothing to release."""
