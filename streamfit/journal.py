@@ -46,9 +46,6 @@ __all__ = [
     "verify",
 ]
 
-MARK_EVERY = 256
-"""Samples between two marks, at the least; a large model is marked less often."""
-
 _FRAME_ENTRIES = 4096
 
 
@@ -123,7 +120,7 @@ class Journal:
             for _ in read(self._directory, end):
                 pass
             self._files = Files(self._directory, end, self._max_bytes)
-            self._next_mark = self._model.n_samples + MARK_EVERY
+            self._next_mark = self._model.n_samples + _mark_every(self._model)
 
     def before(self, block: Block) -> None:
         """Say that samples of `block` are learned next."""
@@ -187,14 +184,18 @@ class Journal:
 
     def _mark(self) -> None:
         self._entries.append(Mark.of(self._model.digest()))
-        state = self._model.state_dict().values()
-        size = sum(value.size for value in state if isinstance(value, np.ndarray))
-        self._next_mark = self._model.n_samples + max(MARK_EVERY, size)
+        self._next_mark = self._model.n_samples + _mark_every(self._model)
 
     def _write(self) -> None:
         assert self._files is not None
         self._files.append(encode(self._entries))
         self._entries = []
+
+
+def _mark_every(model: Learner) -> int:
+    """Say how many samples pay for a digest: one a number in it, and 256 for its fixed cost."""
+    state = model.state_dict().values()
+    return max(256, sum(value.size for value in state if isinstance(value, np.ndarray)))
 
 
 def entries(path: str | Path) -> Iterator[Entry]:
