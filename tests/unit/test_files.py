@@ -182,7 +182,7 @@ def test_endless_lines_and_quotes(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     found = list(CSVSource(path, "y"))
     assert len(samples(found)) == 200
     assert "longer than 1000 bytes" in errors(found)[0]
-    path.write_text(f'a,y\n{rows}"{"1,1\n" * 40_000}5,1\n')
+    path.write_text("a,y\n" + rows + '"' + "1,1\n" * 40_000 + "5,1\n")
     found = list(CSVSource(path, "y"))
     assert samples(found)[-1][1:] == ({"a": 5.0}, 1.0)
     assert "field larger than field limit" in errors(found)[0]
@@ -234,9 +234,9 @@ def test_a_source_from_its_own_description(make: Make, tmp_path: Path) -> None:
     source = make(tmp_path, 5)
     assert isinstance(source, DescribesItself)
     config = json.loads(json.dumps(source.get_config()))
-    again = source_from_config(config)
-    assert samples(again) == samples(source)
-    assert samples(source_from_url(f"{source.path}?target=y")) == samples(again)
+    expected = samples(source)
+    assert samples(source_from_config(config)) == expected
+    assert samples(source_from_url(f"{source.path}?target=y")) == expected
     chosen: list[Block] = list(source_from_url(f"{source.path}?target=y&features=b"))
     assert chosen[0].x[1] == {"b": 0.5}
 
