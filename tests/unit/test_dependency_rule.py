@@ -2,8 +2,8 @@
 
 ::
 
-    types, errors <- _kernels <- core <- offline, sources, checkpoint, evaluation <- trainer
-                                                                     <- adapters, distributed, cli
+    types, errors <- _kernels <- core <- offline, sources, checkpoint, journal, evaluation
+                                    <- trainer <- adapters, distributed, cli
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ LAYERS = {
     "adapters": 5,
     "distributed": 5,
     "cli": 5,
+    "__main__": 5,
 }
 """Layer of each part of streamfit; what is not named is in the third: sources, checkpoint, ..."""
 

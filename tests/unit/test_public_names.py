@@ -27,6 +27,7 @@ def test_streamfit() -> None:
         "Trainer",
         "TrainingReport",
         "errors",
+        "journal",
         "losses",
         "offline",
         "optim",
@@ -42,11 +43,29 @@ def test_optimizers() -> None:
     assert public(sf.optim) == ["AdaGrad", "Adam", "Optimizer", "SGD", "from_config"]
 
 
+def test_journal() -> None:
+    assert public(sf.journal) == [
+        "FLUSHES",
+        "Difference",
+        "Epoch",
+        "Flush",
+        "Journal",
+        "Mark",
+        "Segment",
+        "Skipped",
+        "Verification",
+        "entries",
+        "verify",
+    ]
+
+
 def test_offline() -> None:
     assert public(sf.offline) == ["OfflineFit", "fit_offline"]
 
 
-@pytest.mark.parametrize("module", [sf, sf.losses, sf.optim, sf.offline, sf.errors, sf.types])
+@pytest.mark.parametrize(
+    "module", [sf, sf.losses, sf.optim, sf.offline, sf.journal, sf.errors, sf.types]
+)
 def test_every_public_name_is_there_and_documented(module: types.ModuleType) -> None:
     for name in module.__all__:
         assert hasattr(module, name)
