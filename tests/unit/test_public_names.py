@@ -45,9 +45,9 @@ def test_optimizers() -> None:
 
 def test_journal() -> None:
     assert public(sf.journal) == [
-        "FLUSHES",
         "Difference",
         "Epoch",
+        "FLUSHES",
         "Flush",
         "Journal",
         "Mark",
