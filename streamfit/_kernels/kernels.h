@@ -360,7 +360,9 @@ SF_INLINE uint64_t sf_step_amsgrad(const sf_linear *m, const double *restrict so
     return flags;
 }
 
-/* FTRL-Proximal; slot 0 is z, slot 1 the sum of squared gradients, `lr` is alpha. */
+/* FTRL-Proximal; slot 0 is z, slot 1 the sum of squared gradients, m->lr is alpha. The weights
+ * are a function of z and the sum, not a step away from the old ones, so a smaller rate would
+ * shrink them all: a share of a micro-batch counts as that share of its gradient instead. */
 SF_INLINE uint64_t sf_step_ftrl(const sf_linear *m, const double *restrict source, double factor,
                                 double scale, double l2, double lr, const double *restrict w,
                                 const double *restrict z, const double *restrict sum,
@@ -368,12 +370,13 @@ SF_INLINE uint64_t sf_step_ftrl(const sf_linear *m, const double *restrict sourc
                                 double *restrict next_sum, int64_t n) {
     uint64_t flags = 0;
     const double beta = m->ftrl_beta, l1 = m->ftrl_l1, own_l2 = m->ftrl_l2;
+    const double alpha = m->lr, share = lr / alpha;
     for (int64_t j = 0; j < n; j++) {
-        double g = SF_GRADIENT(j);
+        double g = SF_GRADIENT(j) * share;
         next_sum[j] = sum[j] + g * g;
-        next_z[j] = z[j] + (g - (sqrt(next_sum[j]) - sqrt(sum[j])) / lr * w[j]);
+        next_z[j] = z[j] + (g - (sqrt(next_sum[j]) - sqrt(sum[j])) / alpha * w[j]);
         double shrunk = fabs(next_z[j]) <= l1 ? 0.0 : next_z[j] - (next_z[j] > 0.0 ? l1 : -l1);
-        next_w[j] = -shrunk / ((beta + sqrt(next_sum[j])) / lr + own_l2);
+        next_w[j] = -shrunk / ((beta + sqrt(next_sum[j])) / alpha + own_l2);
         flags |= sf_nonfinite(next_w[j]) | sf_nonfinite(next_z[j]) | sf_nonfinite(next_sum[j]);
     }
     return flags;

@@ -65,6 +65,10 @@ class LinearLearner:
         self.reduction = check_choice("reduction", reduction, ("mean", "sum"))
         self.l2 = check_real("l2", l2, minimum=0.0)
         self.l1 = check_real("l1", l1, minimum=0.0)
+        if self.l1 > 0.0 and isinstance(self.optimizer, optim.FTRLProximal):
+            raise ConfigurationError(
+                "l1 of the learner pulls at steps, and FTRLProximal makes none; use its own l1"
+            )
         self.fit_intercept = check_flag("fit_intercept", fit_intercept)
         self.intercept_lr = (
             None if intercept_lr is None else check_real("intercept_lr", intercept_lr, minimum=0.0)

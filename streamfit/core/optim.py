@@ -230,7 +230,7 @@ class FTRLProximal(Optimizer):
 
     `s = (sqrt(n + g^2) - sqrt(n)) / alpha`, `z += g - s w`, `n += g^2`, then `w = 0` where
     `|z| <= l1`, else `w = -(z - sign(z) l1) / ((beta + sqrt(n)) / alpha + l2)`. Trains the
-    intercept by the same rule.
+    intercept by the same rule. `last_batch="scale"` scales `g`, there being no step to scale.
 
     Parameters
     ----------
