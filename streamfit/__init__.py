@@ -10,7 +10,7 @@
 
 from streamfit import errors, journal, offline, types
 from streamfit.checkpoint import Checkpoint, Checkpointer
-from streamfit.core import losses, optim
+from streamfit.core import losses, optim, schedules
 from streamfit.core.features import FeatureIndex
 from streamfit.core.linear import LinearRegression, LogisticRegression
 from streamfit.report import Progress, TrainingReport
@@ -33,6 +33,7 @@ __all__ = [
     "losses",
     "offline",
     "optim",
+    "schedules",
     "types",
 ]
 

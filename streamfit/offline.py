@@ -1,22 +1,25 @@
 """What a stream equals: the same samples learned offline, by a plain NumPy loop.
 
-The loop is the textbook's and shares no code with the compiled kernels, so that the two can
-check each other. It is written to be read, not to be fast.
+The three loops are the textbook's and share no code with the compiled kernels, so that the two
+can check each other. They are written to be read, not to be fast: `_full_batch`, `_mini_batch`
+and `_stochastic` say which samples make an update, `_Descent.update` is that update, and
+`_offline_formulas` has one formula for each loss, schedule and optimizer.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any
 
 import numpy as np
 
-from streamfit.core import frames
+from streamfit import _offline_formulas as formulas
+from streamfit._offline_data import Data, read
 from streamfit.core.learner import LAST_BATCH, LinearLearner
 from streamfit.core.validation import check_choice, check_integer
-from streamfit.errors import BadSampleError, UpdateRefusedWarning
+from streamfit.errors import UpdateRefusedWarning
 from streamfit.types import FeatureName, FloatArray
 
 __all__ = ["OfflineFit", "fit_offline"]
@@ -127,41 +130,116 @@ def fit_offline(
     check_choice("last_batch", last_batch, LAST_BATCH)
     check_integer("epochs", epochs, minimum=1)
     config = model.get_config()
-    data = _read(config, X, y, sample_weight)
+    data = read(config, X, y, sample_weight)
     if kernel == "compiled":
         return _fit_compiled(type(model), config, data, epochs, last_batch)
     return _fit_numpy(config, data, epochs, last_batch)
 
 
-class _Data(NamedTuple):
-    """Checked samples: finite numbers, one column a feature."""
-
-    names: list[FeatureName]
-    X: FloatArray
-    y: FloatArray
-    w: FloatArray
+# ---- the textbook: three formulas for which samples make an update
 
 
-# ---- the textbook
+def _full_batch(descent: _Descent, n: int, epochs: int) -> None:
+    """Full-batch gradient descent: all samples make one update, once an epoch."""
+    for _ in range(epochs):
+        if n:
+            descent.update(range(n))
 
 
-def _fit_numpy(config: dict[str, Any], data: _Data, epochs: int, last_batch: str) -> OfflineFit:
-    batch_size = config["batch_size"]
-    descent = _Descent(config, data)
+def _mini_batch(descent: _Descent, n: int, epochs: int, last_batch: str) -> int:
+    """Mini-batch gradient descent: consecutive samples make an update; returns who are left."""
     batch: list[int] = []
-    with np.errstate(all="ignore"):  # overflow is dealt with by refusing the update
-        for _ in range(epochs):
-            for i in range(len(data.y)):
-                batch.append(i)
-                if len(batch) == batch_size:
-                    descent.update(batch)
-                    batch = []
-            if batch and (batch_size is None or last_batch == "apply"):
+    for _ in range(epochs):
+        for i in range(n):
+            batch.append(i)
+            if len(batch) == descent.batch_size:
                 descent.update(batch)
-            elif batch and last_batch == "scale":
-                descent.update(batch, share=len(batch) / batch_size)
-            if batch_size is None or last_batch != "carry":
                 batch = []
+        if batch and last_batch == "apply":
+            descent.update(batch)
+        if batch and last_batch == "scale":
+            descent.update(batch, share=len(batch) / descent.batch_size)
+        if last_batch != "carry":
+            batch = []
+    return len(batch)
+
+
+def _stochastic(descent: _Descent, n: int, epochs: int) -> None:
+    """Stochastic gradient descent: each sample makes an update."""
+    for _ in range(epochs):
+        for i in range(n):
+            descent.update([i])
+
+
+class _Descent:
+    """Gradient descent on `theta`: the intercept, then the weights."""
+
+    def __init__(self, config: dict[str, Any], data: Data) -> None:
+        self.config = config
+        self.X = np.column_stack([np.ones(len(data.y)), data.X])  # a 1 for the intercept
+        self.y, self.s = data.y, data.w
+        self.theta = np.zeros(self.X.shape[1])
+        n_slots = formulas.N_SLOTS.get(config["optimizer"]["id"], 1)
+        self.slots: formulas.Slots = (np.zeros_like(self.theta),) * n_slots
+        self.l1_had, self.l1_total = np.zeros(len(self.theta) - 1), 0.0
+        self.n_updates = self.n_refused = 0
+
+    @property
+    def batch_size(self) -> int:
+        """Size of the micro-batch at hand."""
+        return formulas.size(self.config["batch_size"], self.n_updates)
+
+    def gradient(self, batch: Sequence[int]) -> FloatArray:
+        """`sum_{i in B} s_i L'(p_i, y_i) x_i / sum_{i in B} s_i + l2 w`."""
+        X, y, s = self.X[batch], self.y[batch], self.s[batch]
+        loss = dict(self.config["loss"])
+        p = X @ self.theta
+        slope = formulas.SLOPES[loss.pop("id")](p, y, **loss)
+        slope = s * np.where(np.isnan(p), p, slope)
+        if self.config["clip_gradient"] is not None:
+            slope = np.clip(slope, -self.config["clip_gradient"], self.config["clip_gradient"])
+        g: FloatArray = slope @ X
+        if self.config["reduction"] == "mean":
+            g = g / s.sum() if s.sum() > 0 else 0.0 * g
+        g[1:] += self.config["l2"] * self.theta[1:]
+        return g
+
+    def update(self, batch: Sequence[int], share: float = 1.0) -> None:
+        """Step once from the samples in `batch`, the learning rate multiplied by `share`."""
+        config, g = self.config, self.gradient(batch)
+        optimizer = {k: v for k, v in config["optimizer"].items() if k not in ("id", "lr")}
+        lr = formulas.rate(config["optimizer"], self.n_updates) * share
+
+        optimized = config["fit_intercept"] and config["intercept_lr"] is None
+        g_optimizer = g.copy()
+        g_optimizer[0] *= optimized
+        step = formulas.STEPS[config["optimizer"]["id"]]
+        theta, slots = step(self.theta, g_optimizer, self.slots, self.n_updates, lr, **optimizer)
+        if not optimized:
+            theta[0] = self.theta[0]
+        if config["fit_intercept"] and config["intercept_lr"] is not None:
+            theta[0] -= config["intercept_lr"] * share * g[0]
+
+        l1_had, l1_total = self.l1_had, self.l1_total + config["l1"] * lr
+        if config["l1"] > 0:
+            theta[1:], l1_had = formulas.l1_penalty(theta[1:], l1_had, l1_total)
+
+        if all(np.isfinite(array).all() for array in (g, theta, l1_had, l1_total, *slots)):
+            self.theta, self.slots, self.l1_had, self.l1_total = theta, slots, l1_had, l1_total
+            self.n_updates += 1
+        else:
+            self.n_refused += 1
+
+
+def _fit_numpy(config: dict[str, Any], data: Data, epochs: int, last_batch: str) -> OfflineFit:
+    descent, n, n_pending = _Descent(config, data), len(data.y), 0
+    with np.errstate(all="ignore"):  # overflow is dealt with by refusing the update
+        if config["batch_size"] is None:
+            _full_batch(descent, n, epochs)
+        elif config["batch_size"] == 1:
+            _stochastic(descent, n, epochs)
+        else:
+            n_pending = _mini_batch(descent, n, epochs, last_batch)
     if descent.n_refused:
         warnings.warn(
             f"{descent.n_refused} updates were refused: a number was not finite",
@@ -175,112 +253,15 @@ def _fit_numpy(config: dict[str, Any], data: _Data, epochs: int, last_batch: str
         parameters=theta,
         n_updates=descent.n_updates,
         n_refused=descent.n_refused,
-        n_pending=len(batch),
+        n_pending=n_pending,
     )
-
-
-class _Descent:
-    """Gradient descent on `theta`: the intercept, then the weights."""
-
-    def __init__(self, config: dict[str, Any], data: _Data) -> None:
-        self.config = config
-        self.X = np.column_stack([np.ones(len(data.y)), data.X])  # a 1 for the intercept
-        self.y, self.w = data.y, data.w
-        self.theta = np.zeros(self.X.shape[1])
-        self.slots = (np.zeros_like(self.theta), np.zeros_like(self.theta))
-        self.n_updates = self.n_refused = 0
-
-    def update(self, batch: list[int], share: float = 1.0) -> None:
-        """Step once from the samples in `batch`, the learning rate multiplied by `share`."""
-        g = self._gradient(batch)
-        intercept_lr = self.config["intercept_lr"]
-        g_optimizer = g.copy()
-        if intercept_lr is not None or not self.config["fit_intercept"]:
-            g_optimizer[0] = 0.0
-        options = dict(self.config["optimizer"])
-        step = _STEPS[options.pop("id")]
-        options["lr"] *= share
-        theta, slots = step(self.theta, g_optimizer, self.slots, self.n_updates + 1, **options)
-        if intercept_lr is not None and self.config["fit_intercept"]:
-            theta[0] -= intercept_lr * share * g[0]
-        if all(np.isfinite(array).all() for array in (g, theta, *slots)):
-            self.theta, self.slots = theta, slots
-            self.n_updates += 1
-        else:
-            self.n_refused += 1
-
-    def _gradient(self, batch: list[int]) -> FloatArray:
-        X, y, w = self.X[batch], self.y[batch], self.w[batch]
-        slope = w * _SLOPES[self.config["loss"]["id"]](X @ self.theta, y)
-        if self.config["clip_gradient"] is not None:
-            slope = np.clip(slope, -self.config["clip_gradient"], self.config["clip_gradient"])
-        g: FloatArray = slope @ X
-        if self.config["reduction"] == "mean":
-            g = g / w.sum() if w.sum() > 0 else 0.0 * g
-        g[1:] += self.config["l2"] * self.theta[1:]
-        return g
-
-
-def _sigmoid(p: FloatArray) -> FloatArray:
-    return np.exp(-np.logaddexp(0.0, -p))  # 1 / (1 + exp(-p)), without overflow
-
-
-_SLOPES = {  # the derivative of each loss by the linear predictor p
-    "squared": lambda p, y: 2.0 * (p - y),
-    "half_squared": lambda p, y: p - y,
-    "log": lambda p, y: _sigmoid(p) - y,
-}
-
-_Slots: TypeAlias = tuple[FloatArray, FloatArray]
-_Step: TypeAlias = Callable[..., tuple[FloatArray, _Slots]]
-
-
-def _sgd(
-    theta: FloatArray,
-    g: FloatArray,
-    slots: _Slots,
-    t: int,
-    *,
-    lr: float,
-    momentum: float,
-    nesterov: bool,
-) -> tuple[FloatArray, _Slots]:
-    v = momentum * slots[0] - lr * g
-    return theta + (momentum * v - lr * g if nesterov else v), (v, slots[1])
-
-
-def _adagrad(
-    theta: FloatArray, g: FloatArray, slots: _Slots, t: int, *, lr: float, eps: float
-) -> tuple[FloatArray, _Slots]:
-    G = slots[0] + g**2
-    return theta - lr * g / np.sqrt(G + eps), (G, slots[1])
-
-
-def _adam(
-    theta: FloatArray,
-    g: FloatArray,
-    slots: _Slots,
-    t: int,
-    *,
-    lr: float,
-    beta_1: float,
-    beta_2: float,
-    eps: float,
-) -> tuple[FloatArray, _Slots]:
-    m = beta_1 * slots[0] + (1 - beta_1) * g
-    v = beta_2 * slots[1] + (1 - beta_2) * g**2
-    m_hat, v_hat = m / (1 - beta_1**t), v / (1 - beta_2**t)
-    return theta - lr * m_hat / (np.sqrt(v_hat) + eps), (m, v)
-
-
-_STEPS: dict[str, _Step] = {"sgd": _sgd, "adagrad": _adagrad, "adam": _adam}
 
 
 # ---- the kernels
 
 
 def _fit_compiled(
-    kind: type[LinearLearner], config: dict[str, Any], data: _Data, epochs: int, last_batch: str
+    kind: type[LinearLearner], config: dict[str, Any], data: Data, epochs: int, last_batch: str
 ) -> OfflineFit:
     names = {"names": data.names, "fixed": False} if data.names else None
     clone = kind.from_config({**config, "features": names})
@@ -297,105 +278,3 @@ def _fit_compiled(
         n_pending=clone.n_pending,
         digest=clone.digest(),
     )
-
-
-# ---- reading the data
-
-
-def _read(config: dict[str, Any], X: Any, y: Any, w: Any) -> _Data:
-    known: list[FeatureName] = [] if config["features"] is None else config["features"]["names"]
-    fixed = config["features"] is not None and config["features"]["fixed"]
-    if isinstance(X, list | tuple) and (not X or isinstance(X[0], Mapping)):
-        names, matrix = _from_mappings(X, known)
-    else:
-        names, matrix = _from_table(X, known)
-    if fixed and len(names) > len(known):
-        raise BadSampleError(
-            "unknown feature; the feature index is fixed", feature=names[len(known)]
-        )
-    n = len(matrix)
-    labels = _numbers(y, "label", n)
-    weights = np.full(n, 1.0 if w is None else w) if frames.is_scalar(w) else w
-    weights = _numbers(weights, "sample weight", n)
-    for row, column in np.argwhere(~np.isfinite(matrix)).tolist():
-        raise _at(row, f"value {matrix[row, column]} is not finite", names[column])
-    for row in np.flatnonzero(~np.isfinite(labels)).tolist():
-        raise _at(row, f"label {labels[row]} is not finite")
-    if config["loss"]["id"] == "log":
-        for row in np.flatnonzero((labels != 0) & (labels != 1)).tolist():
-            raise _at(row, f"label {labels[row]} is not False or True (0 or 1)")
-    for row in np.flatnonzero(~(np.isfinite(weights) & (weights >= 0))).tolist():
-        raise _at(row, f"sample weight {weights[row]} is not a finite number >= 0")
-    return _Data(names, matrix, labels, weights)
-
-
-def _from_mappings(
-    rows: list[Any] | tuple[Any, ...], known: list[FeatureName]
-) -> tuple[list[FeatureName], FloatArray]:
-    """Give each feature a column: the known ones first, the others as they appear."""
-    columns = {name: column for column, name in enumerate(known)}
-    for i, row in enumerate(rows):
-        if not isinstance(row, Mapping):
-            raise _at(i, f"a sample must be a mapping like the first, not {type(row).__name__}")
-        for name in row:
-            if not isinstance(name, str | int) or isinstance(name, bool):
-                raise _at(
-                    i, f"a feature's name must be str or int, not {type(name).__name__}", name
-                )
-            columns.setdefault(name, len(columns))
-    matrix = np.zeros((len(rows), len(columns)))
-    for i, row in enumerate(rows):
-        for name, value in row.items():
-            matrix[i, columns[name]] = _number(value, "value", i, name)
-    return list(columns), matrix
-
-
-def _from_table(X: Any, known: list[FeatureName]) -> tuple[list[FeatureName], FloatArray]:
-    """Put the columns of a table in the order of the known features, new ones at the end."""
-    table, found = frames.as_table(X)
-    width = table.shape[1]
-    if found is None:
-        if known and width != len(known):
-            raise BadSampleError(f"{width} columns where the model has {len(known)} features")
-        found = known or list(range(width))
-    if table.dtype.kind in "fiub":
-        values = table.astype(np.float64)
-    else:
-        values = np.zeros(table.shape)
-        for i, row in enumerate(table):
-            values[i] = [_number(v, "value", i, f) for v, f in zip(row, found, strict=True)]
-    names = list(dict.fromkeys([*known, *found]))
-    if len(set(found)) < len(found):
-        raise BadSampleError("two columns have the same name")
-    matrix = np.zeros((len(values), len(names)))
-    matrix[:, [names.index(name) for name in found]] = values
-    return names, matrix
-
-
-def _numbers(values: Any, what: str, n: int) -> FloatArray:
-    """Read `n` labels or weights."""
-    array = frames.as_vector(values, what, n)
-    if array.dtype.kind in "fiub":
-        return array.astype(np.float64)
-    return np.array([_number(value, what, i) for i, value in enumerate(array)], dtype=np.float64)
-
-
-# float() would take each of these, and a date as its nanoseconds
-_NO_NUMBERS = (
-    *(str, bytes, bytearray, memoryview, complex),
-    *(np.complexfloating, np.datetime64, np.timedelta64, np.ndarray),
-)
-
-
-def _number(value: Any, what: str, row: int, feature: object = None) -> float:
-    """Convert as Python's `float` would, but refuse text, complex numbers and times."""
-    try:
-        if isinstance(value, _NO_NUMBERS):
-            raise TypeError
-        return float(value)
-    except (TypeError, ValueError, OverflowError):
-        raise _at(row, f"{what} is not a number ({type(value).__name__})", feature) from None
-
-
-def _at(row: int, reason: str, feature: object = None) -> BadSampleError:
-    return BadSampleError(reason, feature=feature).at("fit_offline", 0, row)

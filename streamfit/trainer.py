@@ -192,7 +192,7 @@ class Trainer:
         self._n_samples_at_begin = self._n_samples
         self._stride = _STRIDE
         if self.checkpoint is not None and self.checkpoint.every_updates is not None:
-            per_save = self.checkpoint.every_updates * (self.model.batch_size or _STRIDE)
+            per_save = self.checkpoint.every_updates * (self.model.current_batch_size or _STRIDE)
             self._stride = min(_STRIDE, per_save)
         if self.checkpoint is not None:
             self.checkpoint.due(self.model.n_updates)  # the count of updates starts here

@@ -146,7 +146,6 @@ class DescribesItself(Protocol):
 class Learner(Protocol):
     """What a `Trainer` needs of a model."""
 
-    batch_size: int | None
     track_loss: bool
     """Whether `learn_block` adds each sample's loss, before it is learned, to `loss_sum`."""
     loss_sum: float
@@ -163,6 +162,10 @@ class Learner(Protocol):
     @property
     def n_pending(self) -> int:
         """Samples whose update has not happened yet."""
+
+    @property
+    def current_batch_size(self) -> int | None:
+        """Size of the micro-batch that is being filled, None for a full batch."""
 
     @property
     def n_refused(self) -> int:

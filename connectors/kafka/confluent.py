@@ -7,7 +7,14 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    OFFSET_END,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    TopicPartition,
+)
 
 from connectors.kafka.protocol import Bounds, Records
 from streamfit.errors import BrokerUnavailableError, LostOffsetsError, SourceError
@@ -19,6 +26,15 @@ MAX_RECORDS = 5000
 log = logging.getLogger(__name__)
 
 LOST = {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}
+
+# Partitions just made, or that go to another broker, have no leader for a moment.
+MOVING = {
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.OFFSET_NOT_AVAILABLE,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+}
+RETRY_SECONDS = 0.05
 
 # The library goes on by itself after anything but these.
 FATAL = {
@@ -99,19 +115,11 @@ class ConfluentClient:
 
     def bounds(self, partitions: Iterable[int], timeout: float) -> Bounds:
         """See `Client`."""
-        found: Bounds = {}
+        wanted = list(partitions)
         deadline = time.monotonic() + timeout
-        for partition in partitions:
-            tp = TopicPartition(self._topic, partition)
-            left = max(0.01, deadline - time.monotonic())
-            try:
-                held = self._consumer.get_watermark_offsets(tp, timeout=left)
-            except KafkaException as exception:
-                raise self._translated("read the offsets", exception.args[0]) from exception
-            if held is None:
-                raise BrokerUnavailableError(f"topic {self._topic!r}: no answer about its offsets")
-            found[partition] = held
-        return found
+        first = self._offsets(wanted, OFFSET_BEGINNING, deadline)
+        end = self._offsets(wanted, OFFSET_END, deadline)
+        return {partition: (first[partition], end[partition]) for partition in wanted}
 
     def assign(self, offsets: Mapping[int, int]) -> None:
         """See `Client`."""
@@ -161,6 +169,33 @@ class ConfluentClient:
     def close(self) -> None:
         """See `Client`."""
         self._consumer.close()
+
+    def _offsets(self, partitions: list[int], which: int, deadline: float) -> dict[int, int]:
+        """Ask for one end of all partitions at once.
+
+        An answer comes behind the fetch that waits on the same connection, so asking partition
+        by partition (`get_watermark_offsets`) would take a fetch's wait each.
+        """
+        if not partitions:
+            return {}
+        while True:
+            # To the broker the ends are times with special values, and so they are to the library.
+            asked = [TopicPartition(self._topic, p, which) for p in partitions]
+            left = max(0.01, deadline - time.monotonic())
+            failed: tuple[Any, int | None] | None = None
+            try:
+                found = self._consumer.offsets_for_times(asked, timeout=left)
+                failed = next(((tp.error, tp.partition) for tp in found if tp.error), None)
+            except KafkaException as exception:
+                failed = exception.args[0], None
+            if failed is None:
+                break
+            if failed[0].code() not in MOVING or time.monotonic() + RETRY_SECONDS > deadline:
+                raise self._translated("read the offsets", *failed)
+            time.sleep(RETRY_SECONDS)
+        if len(found) < len(partitions) or any(tp.offset < 0 for tp in found):
+            raise BrokerUnavailableError(f"topic {self._topic!r}: no answer about its offsets")
+        return {tp.partition: tp.offset for tp in found}
 
     def _note(self, message: Any, error: Any) -> None:
         if error.code() == KafkaError._PARTITION_EOF:

@@ -155,6 +155,9 @@ class Feed:
         self._next_check = time.monotonic() + self.check_seconds
         present = client.partitions(self.request_seconds)
         self._tolerate_missing(set(self.next) - present)
+        if present - set(self.next):
+            self.disconnect()  # connecting again asks for the bounds of all
+            return self.connect(self.reconnect_seconds)
         # Only of partitions that bring nothing: this is also how an absent broker is noticed.
         idle = [p for p in self.next if p in present and self._idle_for(p) > self.poll_seconds]
         held = client.bounds(idle, self.request_seconds)
@@ -169,7 +172,6 @@ class Feed:
         ]
         if stalled:
             log.warning("topic %r: partitions %s stalled, reconnecting", self.topic, stalled)
-        if stalled or present - set(self.next):
             self.disconnect()
         return self.connect(self.reconnect_seconds)
 

@@ -5,6 +5,8 @@ try:
     from streamfit._kernels.linear import (
         OPTIMIZERS,
         LinearKernel,
+        exp,
+        learning_rate,
         loss_gradient,
         loss_value,
         sigmoid,
@@ -22,6 +24,8 @@ __all__ = [
     "OPTIMIZERS",
     "FeatureIndex",
     "LinearKernel",
+    "exp",
+    "learning_rate",
     "loss_gradient",
     "loss_value",
     "sigmoid",

@@ -6,11 +6,13 @@ from numpy.typing import NDArray
 from streamfit._kernels.features import FeatureIndex
 from streamfit.types import FloatArray, StateDict
 
-LOSSES: dict[str, int]
-OPTIMIZERS: dict[str, int]
+LOSSES: dict[str, tuple[int, str | None]]
+OPTIMIZERS: dict[str, tuple[int, int]]
+SCHEDULES: dict[str, tuple[int, tuple[str, ...]]]
 
-def loss_value(loss: str, p: float, y: float) -> float: ...
-def loss_gradient(loss: str, p: float, y: float) -> float: ...
+def loss_value(loss: dict[str, Any], p: float, y: float) -> float: ...
+def loss_gradient(loss: dict[str, Any], p: float, y: float) -> float: ...
+def learning_rate(schedule: dict[str, Any], n_updates: int) -> float: ...
 def sigmoid(z: FloatArray) -> FloatArray: ...
 def sigmoid_one(z: float) -> float: ...
 def exp(x: float) -> float: ...
@@ -24,12 +26,13 @@ class LinearKernel:
         self,
         index: FeatureIndex,
         *,
-        loss: str,
-        optimizer: str,
-        hyperparameters: dict[str, Any],
-        batch_size: int | None,
+        loss: dict[str, Any],
+        optimizer: dict[str, Any],
+        schedule: dict[str, Any],
+        batch_size: int | dict[str, Any] | None,
         mean: bool,
         l2: float,
+        l1: float,
         fit_intercept: bool,
         intercept_lr: float | None,
         clip_gradient: float | None,
@@ -44,6 +47,10 @@ class LinearKernel:
     def n_pending(self) -> int: ...
     @property
     def n_refused(self) -> int: ...
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def learning_rate(self) -> float: ...
     @property
     def intercept(self) -> float: ...
     def learn_mapping(self, x: Any, y: Any, w: Any = 1.0) -> float: ...

@@ -18,45 +18,110 @@ from streamfit.errors import BadSampleError, BusyError, UpdateRefusedWarning
 from streamfit._kernels.features cimport FeatureIndex, label, sample_weight
 
 cdef extern from "kernels.h" nogil:
-    enum: SF_PAD
-    enum: SF_SGD, SF_ADAGRAD, SF_ADAM
-    enum: SF_SQUARED, SF_HALF_SQUARED, SF_LOG
+    enum: SF_PAD, SF_SLOTS, SF_L1
+    enum:
+        SF_SQUARED, SF_HALF_SQUARED, SF_ABSOLUTE, SF_HUBER, SF_EPSILON_INSENSITIVE, SF_QUANTILE
+        SF_POISSON, SF_LOG, SF_HINGE, SF_SQUARED_HINGE, SF_MODIFIED_HUBER
+    enum: SF_SGD, SF_ADAGRAD, SF_ADADELTA, SF_RMSPROP, SF_ADAM, SF_ADAMW, SF_AMSGRAD, SF_FTRL
+    enum:
+        SF_CONSTANT, SF_INVERSE_SCALING, SF_OPTIMAL, SF_EXPONENTIAL, SF_STEP, SF_COSINE_WARMUP
+    enum: SF_FIXED_BATCH, SF_GEOMETRIC_BATCH, SF_MILESTONE_BATCH
     ctypedef struct sf_linear:
         int loss, optimizer, mean, fit_intercept, plain_intercept, nesterov
-        double lr, momentum, beta_1, beta_2, eps, l2, clip, intercept_lr
-        int64_t batch_size
-        int64_t n_features, n_samples, n_updates, n_pending, n_refused
-        double weight_pending, beta_1_power, beta_2_power
-        double *param
-        double *slot_1
-        double *slot_2
-        double *next_param
-        double *next_slot_1
-        double *next_slot_2
-        double *grad
+        double loss_option, momentum, rho, beta_1, beta_2, eps, weight_decay
+        double ftrl_beta, ftrl_l1, ftrl_l2, l2, l1, clip, intercept_lr
+        int schedule
+        double lr
+        double schedule_option[3]
+        int batch_schedule
+        double batch_growth
+        int64_t batch_every, batch_maximum, n_milestones
+        const int64_t* milestone
+        int64_t batch_size, n_features, n_samples, n_updates, n_pending, n_refused
+        double weight_pending, beta_1_power, beta_2_power, l1_total
+        double* param
+        double* next_param
+        double* grad
+        double* slot[4]
+        double* next_slot[4]
         int track_loss
         double loss_sum, loss_weight
     int64_t sf_learn_rows(sf_linear*, const double*, int64_t, const double*, const double*,
                           double*, int64_t)
     void sf_flush(sf_linear*, double)
     void sf_predict_rows(const sf_linear*, const double*, int64_t, int64_t, double*)
-    double sf_loss_value(int, double, double)
-    double sf_loss_gradient(int, double, double)
+    double sf_loss_value(int, double, double, double)
+    double sf_loss_gradient(int, double, double, double)
+    double sf_learning_rate(const sf_linear*)
     double sf_exp(double)
     double sf_sigmoid(double)
 
-LOSSES = {"squared": SF_SQUARED, "half_squared": SF_HALF_SQUARED, "log": SF_LOG}
-OPTIMIZERS = {"sgd": SF_SGD, "adagrad": SF_ADAGRAD, "adam": SF_ADAM}
+# the name of a loss's one hyper-parameter, if it has one
+LOSSES = {
+    "squared": (SF_SQUARED, None),
+    "half_squared": (SF_HALF_SQUARED, None),
+    "absolute": (SF_ABSOLUTE, None),
+    "huber": (SF_HUBER, "epsilon"),
+    "epsilon_insensitive": (SF_EPSILON_INSENSITIVE, "epsilon"),
+    "quantile": (SF_QUANTILE, "alpha"),
+    "poisson": (SF_POISSON, None),
+    "log": (SF_LOG, None),
+    "hinge": (SF_HINGE, "threshold"),
+    "squared_hinge": (SF_SQUARED_HINGE, "threshold"),
+    "modified_huber": (SF_MODIFIED_HUBER, None),
+}
+# ... and how many slots an optimizer keeps
+OPTIMIZERS = {
+    "sgd": (SF_SGD, 1),  # none without momentum
+    "adagrad": (SF_ADAGRAD, 1),
+    "adadelta": (SF_ADADELTA, 2),
+    "rmsprop": (SF_RMSPROP, 1),
+    "adam": (SF_ADAM, 2),
+    "adamw": (SF_ADAMW, 2),
+    "amsgrad": (SF_AMSGRAD, 3),
+    "ftrl_proximal": (SF_FTRL, 2),
+}
+# ... and the options of a schedule beside `lr`, in the kernel's order
+SCHEDULES = {
+    "constant": (SF_CONSTANT, ()),
+    "inverse_scaling": (SF_INVERSE_SCALING, ("power",)),
+    "optimal": (SF_OPTIMAL, ("alpha", "t0")),
+    "exponential": (SF_EXPONENTIAL, ("decay", "every")),
+    "step": (SF_STEP, ("decay", "every")),
+    "cosine_warmup": (SF_COSINE_WARMUP, ("warmup", "total", "minimum")),
+}
 
 
-def loss_value(str loss, double p, double y):
+cdef double loss_option(dict loss) except? -1.0:
+    name = LOSSES[loss["id"]][1]
+    return 0.0 if name is None else loss[name]
+
+
+def loss_value(dict loss, double p, double y):
     """Loss of the linear predictor `p` against the label `y`."""
-    return sf_loss_value(LOSSES[loss], p, y)
+    return sf_loss_value(LOSSES[loss["id"]][0], loss_option(loss), p, y)
 
 
-def loss_gradient(str loss, double p, double y):
+def loss_gradient(dict loss, double p, double y):
     """Derivative of the loss by the linear predictor `p`."""
-    return sf_loss_gradient(LOSSES[loss], p, y)
+    return sf_loss_gradient(LOSSES[loss["id"]][0], loss_option(loss), p, y)
+
+
+def learning_rate(dict schedule, int64_t n_updates):
+    """Learning rate of the update after `n_updates` updates."""
+    cdef sf_linear m
+    m.n_updates = n_updates
+    set_schedule(&m, schedule)
+    return sf_learning_rate(&m)
+
+
+cdef int set_schedule(sf_linear* m, dict schedule) except -1:
+    kind, options = SCHEDULES[schedule["id"]]
+    m.schedule = kind
+    m.lr = schedule.get("lr", 0.0)
+    for i, name in enumerate(options):
+        m.schedule_option[i] = schedule[name]
+    return 0
 
 
 def sigmoid(const double[::1] z):
@@ -77,71 +142,106 @@ def exp(double x):
     return sf_exp(x)
 
 
+_SLOT_NAMES = ("slot_1", "slot_2", "slot_3", "slot_l1")
+
+
 cdef class LinearKernel:
     """Parameters, optimizer state and pending gradient of one linear model."""
 
     cdef sf_linear m
-    cdef int n_slots
     cdef Py_ssize_t capacity      # columns that the arrays have room for
     cdef double* row              # one dense sample
     cdef readonly FeatureIndex index
     cdef bint busy                # the arrays may not be moved now
+    cdef bint[4] uses_slot
+    cdef object _milestones       # keeps the memory behind m.milestone
 
     def __cinit__(
         self,
         FeatureIndex index,
         *,
-        str loss,
-        str optimizer,
-        dict hyperparameters,
+        dict loss,
+        dict optimizer,
+        dict schedule,
         batch_size,
         bint mean,
         double l2,
+        double l1,
         bint fit_intercept,
         intercept_lr,
         clip_gradient,
     ):
         cdef sf_linear* m = &self.m
         self.index = index
-        m.loss = LOSSES[loss]
-        m.optimizer = OPTIMIZERS[optimizer]
-        m.lr = hyperparameters["lr"]
-        m.momentum = hyperparameters.get("momentum", 0.0)
-        m.nesterov = hyperparameters.get("nesterov", False)
-        m.beta_1 = hyperparameters.get("beta_1", 0.0)
-        m.beta_2 = hyperparameters.get("beta_2", 0.0)
-        m.eps = hyperparameters.get("eps", 0.0)
+        m.loss = LOSSES[loss["id"]][0]
+        m.loss_option = loss_option(loss)
+        m.optimizer, n_slots = OPTIMIZERS[optimizer["id"]]
+        m.momentum = optimizer.get("momentum", 0.0)
+        m.nesterov = optimizer.get("nesterov", False)
+        m.rho = optimizer.get("rho", 0.0)
+        m.beta_1 = optimizer.get("beta_1", 0.0)
+        m.beta_2 = optimizer.get("beta_2", 0.0)
+        m.eps = optimizer.get("eps", 0.0)
+        m.weight_decay = optimizer.get("weight_decay", 0.0)
+        m.ftrl_beta = optimizer.get("beta", 0.0)
+        m.ftrl_l1 = optimizer.get("l1", 0.0)
+        m.ftrl_l2 = optimizer.get("l2", 0.0)
+        set_schedule(m, schedule)
         m.mean = mean
         m.l2 = l2
+        m.l1 = l1
         m.fit_intercept = fit_intercept
         m.plain_intercept = intercept_lr is not None
         m.intercept_lr = 0.0 if intercept_lr is None else intercept_lr
         m.clip = float("inf") if clip_gradient is None else clip_gradient
-        m.batch_size = 0 if batch_size is None else batch_size
+        self._set_batch_size(batch_size)
         m.beta_1_power = m.beta_2_power = 1.0
-        if m.optimizer == SF_SGD:
-            self.n_slots = 1 if m.momentum != 0.0 else 0
-        else:
-            self.n_slots = 2 if m.optimizer == SF_ADAM else 1
+        for i in range(3):
+            self.uses_slot[i] = i < n_slots and (m.optimizer != SF_SGD or m.momentum != 0.0)
+        self.uses_slot[SF_L1] = l1 > 0.0
         self._reserve(max(8, len(index)))
         m.n_features = len(index)
 
+    cdef int _set_batch_size(self, batch_size) except -1:
+        """Take a size, None (full batch), or the configuration of a schedule."""
+        cdef sf_linear* m = &self.m
+        cdef const int64_t[::1] milestones
+        if not isinstance(batch_size, dict):
+            m.batch_schedule = SF_FIXED_BATCH
+            m.batch_size = 0 if batch_size is None else batch_size
+        elif batch_size["id"] == "geometric":
+            m.batch_schedule = SF_GEOMETRIC_BATCH
+            m.batch_size = batch_size["initial"]
+            m.batch_growth = batch_size["factor"]
+            m.batch_every = batch_size["every"]
+            m.batch_maximum = batch_size["maximum"]
+        else:
+            m.batch_schedule = SF_MILESTONE_BATCH
+            m.batch_size = batch_size["initial"]
+            m.n_milestones = len(batch_size["milestones"])
+            self._milestones = np.array(batch_size["milestones"], dtype=np.int64).ravel()
+            if m.n_milestones:
+                milestones = self._milestones
+                m.milestone = &milestones[0]
+        return 0
+
     def __dealloc__(self):
-        for i in range(8):
+        for i in range(4 + 2 * SF_SLOTS):
             free(self._array(i)[0])
 
     # ---- memory
 
     cdef double** _array(self, int i) noexcept:
-        """Address of the i-th array; there are `4 + 2 * n_slots` in use."""
+        """Address of the i-th array: the row, the parameters, the gradient, then the slots."""
         if i == 0: return &self.row
         if i == 1: return &self.m.param
         if i == 2: return &self.m.next_param
         if i == 3: return &self.m.grad
-        if i == 4: return &self.m.slot_1
-        if i == 5: return &self.m.next_slot_1
-        if i == 6: return &self.m.slot_2
-        return &self.m.next_slot_2
+        if i < 4 + SF_SLOTS: return &self.m.slot[i - 4]
+        return &self.m.next_slot[i - 4 - SF_SLOTS]
+
+    cdef bint _in_use(self, int i) noexcept:
+        return i < 4 or self.uses_slot[(i - 4) % SF_SLOTS]
 
     cdef int _reserve(self, Py_ssize_t columns) except -1:
         """Make room for `columns` columns; what is there stays, what is new is zero."""
@@ -152,7 +252,9 @@ cdef class LinearKernel:
         if columns <= self.capacity:
             return 0
         capacity = max(columns, self.capacity + self.capacity // 2)
-        for i in range(4 + 2 * self.n_slots):
+        for i in range(4 + 2 * SF_SLOTS):
+            if not self._in_use(i):
+                continue
             array = self._array(i)
             grown = <double*>calloc(SF_PAD + capacity, sizeof(double))
             if grown == NULL:
@@ -292,7 +394,9 @@ cdef class LinearKernel:
                 )
         if y - y != 0.0:
             return BadSampleError(f"label {y} is not finite")
-        if self.m.loss == SF_LOG and y != 0.0 and y != 1.0:
+        if self.m.loss == SF_POISSON and y < 0.0:
+            return BadSampleError(f"label {y} is negative, which the Poisson loss does not allow")
+        if self.m.loss >= SF_LOG and y != 0.0 and y != 1.0:
             return BadSampleError(f"label {y} is not False or True (0 or 1)")
         return BadSampleError(f"sample weight {w} is not a finite number >= 0")
 
@@ -360,6 +464,10 @@ cdef class LinearKernel:
     @property
     def n_refused(self): return self.m.n_refused
     @property
+    def batch_size(self): return self.m.batch_size
+    @property
+    def learning_rate(self): return sf_learning_rate(&self.m)
+    @property
     def intercept(self): return self.m.param[0]
 
     @property
@@ -403,12 +511,13 @@ cdef class LinearKernel:
             "weight_pending": self.m.weight_pending,
             "beta_1_power": self.m.beta_1_power,
             "beta_2_power": self.m.beta_2_power,
+            "l1_total": self.m.l1_total,
+            "batch_size": self.m.batch_size,
             "parameters": self._copy_out(self.m.param),
         }
-        if self.n_slots > 0:
-            state["slot_1"] = self._copy_out(self.m.slot_1)
-        if self.n_slots > 1:
-            state["slot_2"] = self._copy_out(self.m.slot_2)
+        for i, name in enumerate(_SLOT_NAMES):
+            if self.uses_slot[i]:
+                state[name] = self._copy_out(self.m.slot[i])
         if self.m.n_pending:
             state["gradient"] = self._copy_out(self.m.grad)
         return state
@@ -421,15 +530,15 @@ cdef class LinearKernel:
         self.busy = False
         self._reserve(n)
         self.index = index
-        for i in range(4 + 2 * self.n_slots):
+        for i in range(4 + 2 * SF_SLOTS):
             array = self._array(i)
-            memset(array[0], 0, (SF_PAD + self.capacity) * sizeof(double))
+            if self._in_use(i):
+                memset(array[0], 0, (SF_PAD + self.capacity) * sizeof(double))
         self.m.n_features = n
         self._copy_in(self.m.param, state["parameters"])
-        if self.n_slots > 0:
-            self._copy_in(self.m.slot_1, state["slot_1"])
-        if self.n_slots > 1:
-            self._copy_in(self.m.slot_2, state["slot_2"])
+        for i, name in enumerate(_SLOT_NAMES):
+            if self.uses_slot[i]:
+                self._copy_in(self.m.slot[i], state[name])
         if state["n_pending"]:
             self._copy_in(self.m.grad, state["gradient"])
         self.m.n_samples = state["n_samples"]
@@ -439,6 +548,8 @@ cdef class LinearKernel:
         self.m.weight_pending = state["weight_pending"]
         self.m.beta_1_power = state["beta_1_power"]
         self.m.beta_2_power = state["beta_2_power"]
+        self.m.l1_total = state["l1_total"]
+        self.m.batch_size = state["batch_size"]
 
     def forget_features(self, Py_ssize_t n):
         """Take back the columns from `n` on: no sample that has them was learned."""

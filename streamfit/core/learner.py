@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from streamfit._kernels import OPTIMIZERS, FeatureIndex, LinearKernel
-from streamfit.core import frames, losses, optim
+from streamfit.core import frames, losses, optim, schedules
 from streamfit.core.features import features_config, features_from_config
 from streamfit.core.validation import check_choice, check_flag, check_integer, check_real
 from streamfit.errors import BadSampleError, CheckpointMismatchError, ConfigurationError
@@ -38,9 +38,10 @@ class LinearLearner:
         self,
         optimizer: optim.Optimizer | None = None,
         loss: losses.Loss | None = None,
-        batch_size: int | None = 1,
+        batch_size: int | schedules.BatchSizeSchedule | None = 1,
         reduction: str = "mean",
         l2: float = 0.0,
+        l1: float = 0.0,
         fit_intercept: bool = True,
         intercept_lr: float | None = None,
         clip_gradient: float | None = None,
@@ -57,10 +58,17 @@ class LinearLearner:
                 f"loss of {type(self).__name__} must be one of {names}, not {loss!r}"
             )
         self.batch_size = (
-            None if batch_size is None else check_integer("batch_size", batch_size, minimum=1)
+            batch_size
+            if batch_size is None or isinstance(batch_size, schedules.BatchSizeSchedule)
+            else check_integer("batch_size", batch_size, minimum=1)
         )
         self.reduction = check_choice("reduction", reduction, ("mean", "sum"))
         self.l2 = check_real("l2", l2, minimum=0.0)
+        self.l1 = check_real("l1", l1, minimum=0.0)
+        if self.l1 > 0.0 and isinstance(self.optimizer, optim.FTRLProximal):
+            raise ConfigurationError(
+                "l1 of the learner pulls at steps, and FTRLProximal makes none; use its own l1"
+            )
         self.fit_intercept = check_flag("fit_intercept", fit_intercept)
         self.intercept_lr = (
             None if intercept_lr is None else check_real("intercept_lr", intercept_lr, minimum=0.0)
@@ -78,16 +86,22 @@ class LinearLearner:
         self._target_name: str | None = None
         self._kernel = LinearKernel(
             FeatureIndex() if features is None else features.copy(),
-            loss=self.loss.id,
-            optimizer=self.optimizer.id,
-            hyperparameters=self.optimizer.hyperparameters,
-            batch_size=self.batch_size,
+            loss=self.loss.get_config(),
+            optimizer=self.optimizer.get_config(),
+            schedule=self.optimizer.schedule.get_config(),
+            batch_size=self._batch_size_config(),
             mean=self.reduction == "mean",
             l2=self.l2,
+            l1=self.l1,
             fit_intercept=self.fit_intercept,
             intercept_lr=self.intercept_lr,
             clip_gradient=self.clip_gradient,
         )
+
+    def _batch_size_config(self) -> int | dict[str, Any] | None:
+        if isinstance(self.batch_size, schedules.BatchSizeSchedule):
+            return self.batch_size.get_config()
+        return self.batch_size
 
     # ---- learning
 
@@ -221,7 +235,7 @@ class LinearLearner:
         if self.batch_size is None or last_batch == "apply":
             self._kernel.flush(1.0)
         elif last_batch == "scale":
-            self._kernel.flush(self._kernel.n_pending / self.batch_size)
+            self._kernel.flush(self._kernel.n_pending / self._kernel.batch_size)
         elif last_batch == "drop":
             self._kernel.discard()
 
@@ -270,6 +284,11 @@ class LinearLearner:
     def n_pending(self) -> int:
         """Samples taken in whose update has not happened yet."""
         return self._kernel.n_pending
+
+    @property
+    def current_batch_size(self) -> int | None:
+        """Size of the micro-batch that is being filled, None for a full batch."""
+        return self._kernel.batch_size or None
 
     @property
     def n_refused(self) -> int:
@@ -341,9 +360,14 @@ class LinearLearner:
                 continue
             if not fits:
                 raise CheckpointMismatchError(f"the state's {name} does not fit: {value!r:.80}")
-        if self.batch_size is not None and state["n_pending"] >= self.batch_size:
+        size = state["batch_size"]
+        if not isinstance(self.batch_size, schedules.BatchSizeSchedule) and size != (
+            self.batch_size or 0
+        ):
+            raise CheckpointMismatchError(f"the state is of batch_size {size}")
+        if (size or self.batch_size is not None) and state["n_pending"] >= size:
             raise CheckpointMismatchError(
-                f"{state['n_pending']} pending samples in micro-batches of {self.batch_size}"
+                f"{state['n_pending']} pending samples in micro-batches of {size}"
             )
 
     def digest(self) -> str:
@@ -367,9 +391,10 @@ class LinearLearner:
             "id": type(self).__name__,
             "optimizer": self.optimizer.get_config(),
             "loss": self.loss.get_config(),
-            "batch_size": self.batch_size,
+            "batch_size": self._batch_size_config(),
             "reduction": self.reduction,
             "l2": self.l2,
+            "l1": self.l1,
             "fit_intercept": self.fit_intercept,
             "intercept_lr": self.intercept_lr,
             "clip_gradient": self.clip_gradient,
@@ -392,6 +417,7 @@ class LinearLearner:
         try:
             options["optimizer"] = optim.from_config(options["optimizer"])
             options["loss"] = losses.from_config(options["loss"])
+            options["batch_size"] = schedules.batch_size_from_config(options["batch_size"])
             options["features"] = features_from_config(options["features"])
             return cls(**options)
         except (KeyError, TypeError) as error:

@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 import numpy as np
 from river import base
 
-from streamfit._kernels import sigmoid, sigmoid_one
 from streamfit.core import frames, losses
 from streamfit.core.learner import LinearLearner
 from streamfit.types import FloatArray
@@ -22,13 +21,16 @@ _PARAMETERS = """Parameters
         {losses}
     batch_size
         Samples whose gradients make one update: 1 is stochastic gradient descent, None is
-        full-batch (only `flush`, or the end of a `Trainer`'s epoch, updates). Memory does not
-        depend on it.
+        full-batch (only `flush`, or the end of a `Trainer`'s epoch, updates), a batch-size
+        schedule of `sf.schedules` changes it as updates go by. Memory does not depend on it.
     reduction
         `"mean"` divides a micro-batch's gradient by the sum of its sample weights, so that at
         `batch_size=1` a sample's weight cancels; `"sum"` does not divide.
     l2
         Adds `l2 * w` to the gradient of each weight (not of the intercept), once per update.
+    l1
+        Cumulative L1 penalty (Tsuruoka et al. 2009, as River): each update pulls each weight by
+        `lr * l1` towards 0 and never across it. It acts on all weights, absent features included.
     fit_intercept
         Whether there is an intercept.
     intercept_lr
@@ -61,20 +63,23 @@ class LinearRegression(LinearLearner, base.MiniBatchRegressor):
     3.6
     """
 
-    _losses: ClassVar[tuple[type[losses.Loss], ...]] = (losses.Squared, losses.HalfSquared)
+    _losses: ClassVar[tuple[type[losses.Loss], ...]] = (
+        *(losses.Squared, losses.HalfSquared, losses.Absolute, losses.Huber),
+        *(losses.EpsilonInsensitive, losses.Quantile, losses.Poisson),
+    )
 
     def predict_one(self, x: Any) -> float:
         """Predict the target of one sample; features never seen count nothing."""
-        return self._predictor_one(x)
+        return self.loss.mean_one(self._predictor_one(x))
 
     def predict_many(self, X: Any) -> Any:
         """Predict the targets of a table: an array, or a series when `X` is a frame."""
-        p = self._predictor_many(X)
+        p = self.loss.mean(self._predictor_many(X))
         return frames.native_series(p, X, self._target_name) if frames.is_frame(X) else p
 
     def predictions(self, predictors: FloatArray) -> list[float]:
         """Turn linear predictors into what `predict_one` returns."""
-        return [float(p) for p in predictors]
+        return [self.loss.mean_one(p) for p in predictors.tolist()]
 
 
 class LogisticRegression(LinearLearner, base.MiniBatchClassifier):
@@ -93,12 +98,14 @@ class LogisticRegression(LinearLearner, base.MiniBatchClassifier):
     True
     """
 
-    _losses: ClassVar[tuple[type[losses.Loss], ...]] = (losses.Log,)
+    _losses: ClassVar[tuple[type[losses.Loss], ...]] = (
+        *(losses.Log, losses.Hinge, losses.SquaredHinge, losses.ModifiedHuber),
+    )
 
     # River lets predictions take extra keyword arguments; a linear model has none to take.
     def predict_proba_one(self, x: Any) -> dict[bool, float]:  # type: ignore[override]
         """Predict the probabilities of False and True of one sample."""
-        p = sigmoid_one(self._predictor_one(x))
+        p = self.loss.mean_one(self._predictor_one(x))
         return {False: 1.0 - p, True: p}
 
     def predict_one(self, x: Any) -> bool:  # type: ignore[override]
@@ -107,7 +114,7 @@ class LogisticRegression(LinearLearner, base.MiniBatchClassifier):
 
     def predict_proba_many(self, X: Any) -> Any:
         """Predict the probabilities of a table: columns False and True."""
-        p = sigmoid(self._predictor_many(X))
+        p = self.loss.mean(self._predictor_many(X))
         if frames.is_frame(X):
             return frames.native_frame({False: 1.0 - p, True: p}, X)
         return np.column_stack([1.0 - p, p])
@@ -119,15 +126,19 @@ class LogisticRegression(LinearLearner, base.MiniBatchClassifier):
 
     def predictions(self, predictors: FloatArray) -> list[dict[bool, float]]:
         """Turn linear predictors into what `predict_proba_one` returns."""
-        return [{False: 1.0 - p, True: p} for p in sigmoid(predictors).tolist()]
+        return [{False: 1.0 - p, True: p} for p in self.loss.mean(predictors).tolist()]
 
 
 for _learner, _fitting in (
     (
         LinearRegression,
-        "`sf.losses.Squared`, the default (as River and Keras), or `HalfSquared` (scikit-learn).",
+        "`sf.losses.Squared`, the default (as River and Keras), `HalfSquared` (as scikit-learn), "
+        "`Absolute`,\n        `Huber`, `EpsilonInsensitive`, `Quantile` or `Poisson`.",
     ),
-    (LogisticRegression, "`sf.losses.Log`, the default."),
+    (
+        LogisticRegression,
+        "`sf.losses.Log`, the default, `Hinge`, `SquaredHinge` or `ModifiedHuber`.",
+    ),
 ):
     _learner.__doc__ = (_learner.__doc__ or "").replace(
         "{parameters}", _PARAMETERS.replace("{losses}", _fitting)

@@ -9,10 +9,28 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
-from streamfit._kernels import loss_gradient, loss_value
-from streamfit.errors import ConfigurationError
+import numpy as np
 
-__all__ = ["HalfSquared", "Log", "Loss", "Squared", "from_config"]
+from streamfit._kernels import exp, loss_gradient, loss_value, sigmoid, sigmoid_one
+from streamfit.core.validation import check_real
+from streamfit.errors import ConfigurationError
+from streamfit.types import FloatArray
+
+__all__ = [
+    "Absolute",
+    "EpsilonInsensitive",
+    "HalfSquared",
+    "Hinge",
+    "Huber",
+    "Log",
+    "Loss",
+    "ModifiedHuber",
+    "Poisson",
+    "Quantile",
+    "Squared",
+    "SquaredHinge",
+    "from_config",
+]
 
 
 @dataclass(frozen=True)
@@ -23,15 +41,26 @@ class Loss:
 
     def value(self, p: float, y: float) -> float:
         """Loss of the linear predictor `p` against the label `y`."""
-        return loss_value(self.id, p, y)
+        return loss_value(self.get_config(), p, y)
 
     def gradient(self, p: float, y: float) -> float:
         """Slope of the loss at `p`: its derivative by the linear predictor."""
-        return loss_gradient(self.id, p, y)
+        return loss_gradient(self.get_config(), p, y)
+
+    def mean_one(self, p: float) -> float:
+        """Prediction that the linear predictor `p` stands for: `p` itself unless said otherwise."""
+        return p
+
+    def mean(self, predictors: FloatArray) -> FloatArray:
+        """Predictions that an array of linear predictors stands for; `mean_one` of each."""
+        return np.array([self.mean_one(p) for p in predictors.tolist()])
 
     def get_config(self) -> dict[str, Any]:
         """Return a JSON-safe description that `from_config` turns back into the loss."""
         return {"id": self.id, **asdict(self)}
+
+    def _check(self, name: str, **bounds: Any) -> None:
+        object.__setattr__(self, name, check_real(name, getattr(self, name), **bounds))
 
 
 @dataclass(frozen=True)
@@ -65,6 +94,77 @@ class HalfSquared(Loss):
 
 
 @dataclass(frozen=True)
+class Absolute(Loss):
+    """Absolute error `|p - y|`, gradient `sign(p - y)`, 0 where they are equal."""
+
+    id: ClassVar[str] = "absolute"
+
+
+@dataclass(frozen=True)
+class Huber(Loss):
+    """Half the squared error up to `epsilon`, linear beyond (Huber 1964).
+
+    `(p - y)^2 / 2` where `|p - y| <= epsilon`, else `epsilon (|p - y| - epsilon / 2)`.
+
+    Parameters
+    ----------
+    epsilon
+        Where it turns linear, > 0.
+    """
+
+    id: ClassVar[str] = "huber"
+    epsilon: float = 0.1
+
+    def __post_init__(self) -> None:
+        self._check("epsilon", positive=True)
+
+
+@dataclass(frozen=True)
+class EpsilonInsensitive(Loss):
+    """`max(0, |p - y| - epsilon)`, the loss of support vector regression (Vapnik 1995).
+
+    Parameters
+    ----------
+    epsilon
+        Errors up to this size cost nothing, >= 0.
+    """
+
+    id: ClassVar[str] = "epsilon_insensitive"
+    epsilon: float = 0.1
+
+    def __post_init__(self) -> None:
+        self._check("epsilon", minimum=0.0)
+
+
+@dataclass(frozen=True)
+class Quantile(Loss):
+    """Pinball loss: `alpha (y - p)` below the label, `(1 - alpha) (p - y)` above it.
+
+    Parameters
+    ----------
+    alpha
+        The quantile to predict, in (0, 1); 0.5 is the median.
+    """
+
+    id: ClassVar[str] = "quantile"
+    alpha: float = 0.5
+
+    def __post_init__(self) -> None:
+        self._check("alpha", positive=True, below=1.0)
+
+
+@dataclass(frozen=True)
+class Poisson(Loss):
+    """Poisson loss `exp(p) - y p` for counts `y >= 0`; the prediction is their mean, `exp(p)`."""
+
+    id: ClassVar[str] = "poisson"
+
+    def mean_one(self, p: float) -> float:
+        """`exp(p)`."""
+        return exp(p)
+
+
+@dataclass(frozen=True)
 class Log(Loss):
     """Logistic loss (binary cross-entropy) for labels 0 and 1: `log(1 + exp(p)) - y p`.
 
@@ -80,8 +180,74 @@ class Log(Loss):
 
     id: ClassVar[str] = "log"
 
+    def mean_one(self, p: float) -> float:
+        """Probability of label 1: `sigmoid(p)`."""
+        return sigmoid_one(p)
 
-_LOSSES: dict[str, type[Loss]] = {loss.id: loss for loss in (Squared, HalfSquared, Log)}
+    def mean(self, predictors: FloatArray) -> FloatArray:
+        """Probabilities of label 1."""
+        return sigmoid(predictors)
+
+
+@dataclass(frozen=True)
+class Hinge(Loss):
+    """Hinge loss `max(0, threshold - m)`, with the margin `m` = `p` for label 1 and `-p` for 0.
+
+    Parameters
+    ----------
+    threshold
+        The margin beyond which nothing is lost, >= 0: 1 for a support vector machine, 0 for the
+        perceptron.
+    """
+
+    id: ClassVar[str] = "hinge"
+    threshold: float = 1.0
+
+    def __post_init__(self) -> None:
+        self._check("threshold", minimum=0.0)
+
+    def mean_one(self, p: float) -> float:
+        """1 for a positive predictor, else 0: the loss knows no probabilities (as River)."""
+        return float(p > 0.0)
+
+
+@dataclass(frozen=True)
+class SquaredHinge(Loss):
+    """Squared hinge loss `max(0, threshold - m)^2` of the margin `m` (see `Hinge`).
+
+    Parameters
+    ----------
+    threshold
+        The margin beyond which nothing is lost, >= 0.
+    """
+
+    id: ClassVar[str] = "squared_hinge"
+    threshold: float = 1.0
+
+    def __post_init__(self) -> None:
+        self._check("threshold", minimum=0.0)
+
+    def mean_one(self, p: float) -> float:
+        """1 for a positive predictor, else 0: the loss knows no probabilities (as River)."""
+        return float(p > 0.0)
+
+
+@dataclass(frozen=True)
+class ModifiedHuber(Loss):
+    """`max(0, 1 - m)^2` for margins `m >= -1`, else `-4 m` (Zhang 2004; see `Hinge`)."""
+
+    id: ClassVar[str] = "modified_huber"
+
+    def mean_one(self, p: float) -> float:
+        """Probability of label 1 (Zhang 2004): `(clip(p, -1, 1) + 1) / 2`, as scikit-learn."""
+        return (min(1.0, max(-1.0, p)) + 1.0) / 2.0
+
+
+_KINDS: tuple[type[Loss], ...] = (
+    *(Squared, HalfSquared, Absolute, Huber, EpsilonInsensitive, Quantile, Poisson),
+    *(Log, Hinge, SquaredHinge, ModifiedHuber),
+)
+_LOSSES = {kind.id: kind for kind in _KINDS}
 
 
 def from_config(config: dict[str, Any]) -> Loss:

@@ -8,13 +8,25 @@ the compiled kernels.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
+from streamfit.core import schedules
 from streamfit.core.validation import check_flag, check_real
 from streamfit.errors import ConfigurationError
 
-__all__ = ["SGD", "AdaGrad", "Adam", "Optimizer", "from_config"]
+__all__ = [
+    "SGD",
+    "AMSGrad",
+    "AdaDelta",
+    "AdaGrad",
+    "Adam",
+    "AdamW",
+    "FTRLProximal",
+    "Optimizer",
+    "RMSProp",
+    "from_config",
+]
 
 
 @dataclass(frozen=True)
@@ -25,15 +37,23 @@ class Optimizer:
 
     def get_config(self) -> dict[str, Any]:
         """Return a JSON-safe description that `from_config` turns back into the optimizer."""
-        return {"id": self.id, **asdict(self)}
+        options = {field.name: getattr(self, field.name) for field in fields(self)}
+        if isinstance(options.get("lr"), schedules.Schedule):
+            options["lr"] = options["lr"].get_config()
+        return {"id": self.id, **options}
 
     @property
-    def hyperparameters(self) -> dict[str, Any]:
-        """The hyper-parameters by name."""
-        return asdict(self)
+    def schedule(self) -> schedules.Schedule:
+        """The learning rate as a schedule."""
+        lr: float | schedules.Schedule = getattr(self, "lr", 1.0)
+        return lr if isinstance(lr, schedules.Schedule) else schedules.Constant(lr)
 
     def _check(self, name: str, **bounds: Any) -> None:
         object.__setattr__(self, name, check_real(name, getattr(self, name), **bounds))
+
+    def _check_lr(self) -> None:
+        if not isinstance(getattr(self, "lr"), schedules.Schedule):  # noqa: B009, not on the base
+            self._check("lr", positive=True)
 
 
 @dataclass(frozen=True)
@@ -46,7 +66,7 @@ class SGD(Optimizer):
     Parameters
     ----------
     lr
-        Learning rate, > 0.
+        Learning rate, > 0, or one of `sf.schedules`.
     momentum
         In [0, 1).
     nesterov
@@ -60,12 +80,12 @@ class SGD(Optimizer):
     """
 
     id: ClassVar[str] = "sgd"
-    lr: float = 0.01
+    lr: float | schedules.Schedule = 0.01
     momentum: float = 0.0
     nesterov: bool = False
 
     def __post_init__(self) -> None:
-        self._check("lr", positive=True)
+        self._check_lr()
         self._check("momentum", minimum=0.0, below=1.0)
         check_flag("nesterov", self.nesterov)
         if self.nesterov and self.momentum == 0.0:
@@ -79,17 +99,66 @@ class AdaGrad(Optimizer):
     Parameters
     ----------
     lr
-        Learning rate, > 0.
+        Learning rate, > 0, or a schedule.
     eps
         Keeps the first divisions finite, > 0; under the root, as in River, Keras and optax.
     """
 
     id: ClassVar[str] = "adagrad"
-    lr: float = 0.1
+    lr: float | schedules.Schedule = 0.1
     eps: float = 1e-8
 
     def __post_init__(self) -> None:
-        self._check("lr", positive=True)
+        self._check_lr()
+        self._check("eps", positive=True)
+
+
+@dataclass(frozen=True)
+class AdaDelta(Optimizer):
+    """AdaDelta (Zeiler 2012, Algorithm 1); has no learning rate.
+
+    `G = rho G + (1 - rho) g^2`, `d = sqrt(D + eps) / sqrt(G + eps) g`,
+    `D = rho D + (1 - rho) d^2`, `w -= d`.
+
+    Parameters
+    ----------
+    rho
+        Decay of the averages, in [0, 1).
+    eps
+        Starts the steps, > 0.
+    """
+
+    id: ClassVar[str] = "adadelta"
+    rho: float = 0.95
+    eps: float = 1e-8
+
+    def __post_init__(self) -> None:
+        self._check("rho", minimum=0.0, below=1.0)
+        self._check("eps", positive=True)
+
+
+@dataclass(frozen=True)
+class RMSProp(Optimizer):
+    """RMSProp (Tieleman and Hinton 2012): `G = rho G + (1 - rho) g^2`, `w -= lr g / sqrt(G + eps)`.
+
+    Parameters
+    ----------
+    lr
+        Learning rate, > 0, or a schedule.
+    rho
+        Decay of the average, in [0, 1).
+    eps
+        Keeps the division finite, > 0; under the root.
+    """
+
+    id: ClassVar[str] = "rmsprop"
+    lr: float | schedules.Schedule = 0.1
+    rho: float = 0.9
+    eps: float = 1e-8
+
+    def __post_init__(self) -> None:
+        self._check_lr()
+        self._check("rho", minimum=0.0, below=1.0)
         self._check("eps", positive=True)
 
 
@@ -103,7 +172,7 @@ class Adam(Optimizer):
     Parameters
     ----------
     lr
-        Learning rate, > 0.
+        Learning rate, > 0, or a schedule.
     beta_1, beta_2
         Decay of the moments, in [0, 1).
     eps
@@ -111,19 +180,93 @@ class Adam(Optimizer):
     """
 
     id: ClassVar[str] = "adam"
-    lr: float = 0.1
+    lr: float | schedules.Schedule = 0.1
     beta_1: float = 0.9
     beta_2: float = 0.999
     eps: float = 1e-8
 
     def __post_init__(self) -> None:
-        self._check("lr", positive=True)
+        self._check_lr()
         self._check("beta_1", minimum=0.0, below=1.0)
         self._check("beta_2", minimum=0.0, below=1.0)
         self._check("eps", positive=True)
 
 
-_OPTIMIZERS: dict[str, type[Optimizer]] = {kind.id: kind for kind in (SGD, AdaGrad, Adam)}
+@dataclass(frozen=True)
+class AdamW(Adam):
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019, Algorithm 2).
+
+    Adam's step, and `w -= lr weight_decay w` beside it; the intercept does not decay.
+
+    Parameters
+    ----------
+    lr, beta_1, beta_2, eps
+        As for `Adam`.
+    weight_decay
+        Strength of the decay, >= 0.
+    """
+
+    id: ClassVar[str] = "adamw"
+    weight_decay: float = 0.01
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check("weight_decay", minimum=0.0)
+
+
+@dataclass(frozen=True)
+class AMSGrad(Adam):
+    """AMSGrad (Reddi et al. 2018), with Adam's bias correction.
+
+    Adam, with the largest `v` so far in the place of `v`.
+    """
+
+    id: ClassVar[str] = "amsgrad"
+
+
+@dataclass(frozen=True)
+class FTRLProximal(Optimizer):
+    """FTRL-Proximal (McMahan et al. 2013, Algorithm 1), with its own L1 and L2.
+
+    `s = (sqrt(n + g^2) - sqrt(n)) / alpha`, `z += g - s w`, `n += g^2`, then `w = 0` where
+    `|z| <= l1`, else `w = -(z - sign(z) l1) / ((beta + sqrt(n)) / alpha + l2)`. Trains the
+    intercept by the same rule. `last_batch="scale"` scales `g`, there being no step to scale.
+
+    Parameters
+    ----------
+    alpha
+        Learning rate, > 0.
+    beta
+        Tames the first steps, >= 0 (> 0 unless `l2` is).
+    l1, l2
+        Strength of the regularization, >= 0; `l1` makes weights exactly 0.
+    """
+
+    id: ClassVar[str] = "ftrl_proximal"
+    alpha: float = 0.05
+    beta: float = 1.0
+    l1: float = 0.0
+    l2: float = 1.0
+
+    def __post_init__(self) -> None:
+        self._check("alpha", positive=True)
+        for name in ("beta", "l1", "l2"):
+            self._check(name, minimum=0.0)
+        if self.beta == 0.0 and self.l2 == 0.0:
+            raise ConfigurationError(
+                "beta must be > 0 when l2 is 0, or the first step divides by 0"
+            )
+
+    @property
+    def schedule(self) -> schedules.Schedule:
+        """`alpha`, which has the place of the learning rate."""
+        return schedules.Constant(self.alpha)
+
+
+_KINDS: tuple[type[Optimizer], ...] = (
+    *(SGD, AdaGrad, AdaDelta, RMSProp, Adam, AdamW, AMSGrad, FTRLProximal),
+)
+_OPTIMIZERS = {kind.id: kind for kind in _KINDS}
 
 
 def from_config(config: dict[str, Any]) -> Optimizer:
@@ -132,4 +275,6 @@ def from_config(config: dict[str, Any]) -> Optimizer:
     kind = _OPTIMIZERS.get(options.pop("id", None))
     if kind is None:
         raise ConfigurationError(f"unknown optimizer {config!r}; known: {', '.join(_OPTIMIZERS)}")
+    if "lr" in options:
+        options["lr"] = schedules.from_config(options["lr"])
     return kind(**options)

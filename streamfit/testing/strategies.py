@@ -11,30 +11,37 @@ draw them than a learner takes to learn them; it still shrinks how many there ar
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 from hypothesis import strategies as st
 
-from streamfit.core import losses, optim
+from streamfit.core import losses, optim, schedules
 from streamfit.core.features import FeatureIndex
 from streamfit.core.learner import LAST_BATCH, LinearLearner
 from streamfit.core.linear import LinearRegression, LogisticRegression
-from streamfit.types import Block, FeatureName, FloatArray
+from streamfit.testing.forms import FORMS, Arrival, Samples, feed
+from streamfit.types import FeatureName
 
 __all__ = [
     "BATCH_SIZES",
     "FORMS",
     "KINDS",
+    "LOSSES",
+    "OPTIMIZERS",
+    "SCHEDULES",
     "Arrival",
     "Samples",
     "arrivals",
+    "batch_sizes",
     "cuts",
     "feed",
     "fresh",
+    "labels_of",
     "last_batches",
     "learners",
+    "learning_rates",
+    "losses_of",
     "optimizers",
     "problems",
     "samples",
@@ -49,16 +56,126 @@ BATCH_SIZES: tuple[int | None, ...] = (1, 2, 7, 32, 1000, None)
 
 # ---- learners
 
+_EPSILON = st.sampled_from([0.1, 1.0])
+_THRESHOLD = st.sampled_from([1.0, 0.7])
+
+LOSSES: dict[str, tuple[type[LinearLearner], st.SearchStrategy[losses.Loss]]] = {
+    "squared": (LinearRegression, st.just(losses.Squared())),
+    "half_squared": (LinearRegression, st.just(losses.HalfSquared())),
+    "absolute": (LinearRegression, st.just(losses.Absolute())),
+    "huber": (LinearRegression, st.builds(losses.Huber, _EPSILON)),
+    "epsilon_insensitive": (LinearRegression, st.builds(losses.EpsilonInsensitive, _EPSILON)),
+    "quantile": (LinearRegression, st.builds(losses.Quantile, st.sampled_from([0.5, 0.9]))),
+    "poisson": (LinearRegression, st.just(losses.Poisson())),
+    "log": (LogisticRegression, st.just(losses.Log())),
+    "hinge": (LogisticRegression, st.builds(losses.Hinge, _THRESHOLD)),
+    "squared_hinge": (LogisticRegression, st.builds(losses.SquaredHinge, _THRESHOLD)),
+    "modified_huber": (LogisticRegression, st.just(losses.ModifiedHuber())),
+}
+"""Each loss by name: the learner that it belongs to, and how it is drawn.
+
+Thresholds keep away from 0, which is where a predictor begins: at the corner of a hinge rounding
+decides between two gradients, and no two programs need agree.
+"""
+
+
+def losses_of(kind: type[LinearLearner]) -> st.SearchStrategy[losses.Loss]:
+    """Draw any loss that fits a learner."""
+    return st.one_of([loss for learner, loss in LOSSES.values() if learner is kind])
+
+
+# No round numbers: steps that add up to exactly 1 would end on the corner of a hinge.
+_RATES = (0.0471239, 0.0123457, 0.00193131, 0.000271829)
+_T = st.integers(1, 12)
+
+SCHEDULES: dict[str, Callable[[float], st.SearchStrategy[float | schedules.Schedule]]] = {
+    "number": st.just,
+    "constant": lambda lr: st.just(schedules.Constant(lr)),
+    "inverse_scaling": lambda lr: st.builds(
+        schedules.InverseScaling, st.just(lr), st.sampled_from([0.0, 0.25, 0.5, 1.0])
+    ),
+    "optimal": lambda lr: st.builds(
+        lambda alpha, t: schedules.Optimal(alpha, t / (alpha * lr)),
+        st.sampled_from([1e-4, 0.37]),
+        st.sampled_from([1.0, 3.0]),
+    ),
+    "exponential": lambda lr: st.builds(
+        schedules.Exponential, st.just(lr), st.sampled_from([0.9, 1.01]), _T
+    ),
+    "step": lambda lr: st.builds(schedules.Step, st.just(lr), st.sampled_from([0.5, 0.9]), _T),
+    "cosine_warmup": lambda lr: st.builds(
+        lambda warmup, more, minimum: schedules.CosineWarmup(lr, warmup + more, warmup, minimum),
+        st.integers(0, 5),
+        st.integers(1, 40),
+        st.sampled_from([0.0, lr / 7]),
+    ),
+}
+"""Each learning-rate schedule by name: how it is drawn for a largest rate near `lr`."""
+
+
+def learning_rates(max_lr: float = 0.05) -> st.SearchStrategy[float | schedules.Schedule]:
+    """Draw a learning rate or a schedule of them, of which none is above `2 max_lr`."""
+    scale = max_lr / 0.05
+    rate = st.sampled_from([rate * scale for rate in _RATES])
+    return rate.flatmap(lambda lr: st.one_of([kind(lr) for kind in SCHEDULES.values()]))
+
+
+_Rates: TypeAlias = st.SearchStrategy[float | schedules.Schedule]
+_MOMENTUM = st.sampled_from([0.3, 0.9])
+_EPS = st.sampled_from([1e-8, 1e-3])
+_BETAS = (st.sampled_from([0.0, 0.9]), st.sampled_from([0.9, 0.999]))
+
+OPTIMIZERS: dict[str, Callable[[_Rates], st.SearchStrategy[optim.Optimizer]]] = {
+    "sgd": lambda lr: st.builds(optim.SGD, lr),
+    "momentum": lambda lr: st.builds(optim.SGD, lr, _MOMENTUM),
+    "nesterov": lambda lr: st.builds(optim.SGD, lr, _MOMENTUM, st.just(True)),
+    "adagrad": lambda lr: st.builds(optim.AdaGrad, lr, _EPS),
+    "adadelta": lambda lr: st.builds(optim.AdaDelta, st.sampled_from([0.9, 0.95]), _EPS),
+    "rmsprop": lambda lr: st.builds(optim.RMSProp, lr, st.sampled_from([0.0, 0.9]), _EPS),
+    "adam": lambda lr: st.builds(optim.Adam, lr, *_BETAS),
+    "adamw": lambda lr: st.builds(
+        optim.AdamW, lr, *_BETAS, weight_decay=st.sampled_from([0.0, 0.1])
+    ),
+    "amsgrad": lambda lr: st.builds(optim.AMSGrad, lr, *_BETAS),
+    "ftrl_proximal": lambda lr: st.builds(
+        optim.FTRLProximal,
+        st.sampled_from([0.0471239, 0.512347]),
+        st.sampled_from([0.5, 1.0]),
+        st.sampled_from([0.0, 0.0123457]),
+        st.sampled_from([0.0, 1.0]),
+    ),
+}
+"""Each optimizer by name: how it is drawn, given how learning rates are."""
+
 
 def optimizers(max_lr: float = 0.05) -> st.SearchStrategy[optim.Optimizer]:
-    """Draw any optimizer, at learning rates in [1e-4, max_lr]."""
-    lr = st.floats(1e-4, max_lr)
-    momentum = st.sampled_from([0.3, 0.9])
+    """Draw any optimizer, at learning rates around `max_lr` and below, constant or scheduled."""
+    rates = learning_rates(max_lr)
+    return st.one_of([kind(rates) for kind in OPTIMIZERS.values()])
+
+
+def batch_sizes(
+    sizes: Sequence[int | None] = BATCH_SIZES,
+) -> st.SearchStrategy[int | schedules.BatchSizeSchedule | None]:
+    """Draw a size of micro-batches, or a schedule of sizes."""
+    milestones = st.lists(
+        st.tuples(st.integers(1, 10), st.integers(1, 9)), max_size=4, unique_by=lambda at: at[0]
+    )
     return st.one_of(
-        st.builds(optim.SGD, lr),
-        st.builds(optim.SGD, lr, momentum, st.booleans()),
-        st.builds(optim.AdaGrad, lr, st.sampled_from([1e-8, 1e-3])),
-        st.builds(optim.Adam, lr, st.sampled_from([0.0, 0.9]), st.sampled_from([0.9, 0.999])),
+        st.sampled_from(list(sizes)),
+        st.sampled_from(list(sizes)),
+        st.builds(
+            schedules.GeometricBatchSize,
+            st.integers(1, 3),
+            st.sampled_from([1.0, 1.3, 2.0]),
+            st.integers(1, 4),
+            st.sampled_from([3, 20, 1000]),
+        ),
+        st.builds(
+            lambda initial, pairs: schedules.MilestoneBatchSize(initial, sorted(pairs)),
+            st.integers(1, 9),
+            milestones,
+        ),
     )
 
 
@@ -66,21 +183,24 @@ def optimizers(max_lr: float = 0.05) -> st.SearchStrategy[optim.Optimizer]:
 def learners(
     draw: st.DrawFn,
     kinds: Sequence[type[LinearLearner]] = KINDS,
-    batch_sizes: Sequence[int | None] = BATCH_SIZES,
+    sizes: Sequence[int | None] | None = None,
     optimizer: st.SearchStrategy[optim.Optimizer] | None = None,
     features: Sequence[FeatureName] = (),
+    loss: st.SearchStrategy[losses.Loss] | None = None,
 ) -> LinearLearner:
     """Draw a fresh learner, of any configuration that is not set by an argument."""
     kind = draw(st.sampled_from(list(kinds)))
-    loss = draw(st.sampled_from([losses.Squared(), losses.HalfSquared()]))
+    chosen = draw(optimizers() if optimizer is None else optimizer)
+    penalties = [0.0] if isinstance(chosen, optim.FTRLProximal) else [0.0, 0.0, 0.0123457]
     return kind(
-        draw(optimizers() if optimizer is None else optimizer),
-        loss=losses.Log() if kind is LogisticRegression else loss,
-        batch_size=draw(st.sampled_from(list(batch_sizes))),
+        chosen,
+        loss=draw(losses_of(kind) if loss is None else loss),
+        batch_size=draw(batch_sizes() if sizes is None else st.sampled_from(list(sizes))),
         reduction=draw(st.sampled_from(["mean", "sum"])),
         l2=draw(st.sampled_from([0.0, 0.0, 0.01, 0.5])),
+        l1=draw(st.sampled_from(penalties)),
         fit_intercept=draw(st.sampled_from([True, True, False])),
-        intercept_lr=draw(st.sampled_from([None, None, 0.0, 0.02])),
+        intercept_lr=draw(st.sampled_from([None, None, 0.0, 0.0271829])),
         clip_gradient=draw(st.sampled_from([None, None, 0.1, 1e12])),
         features=FeatureIndex(features) if features else None,
     )
@@ -99,47 +219,10 @@ def last_batches() -> st.SearchStrategy[str]:
 # ---- samples
 
 
-@dataclass(frozen=True)
-class Samples:
-    """`n` samples with named features; `w` is None when every weight is 1."""
-
-    names: list[FeatureName]
-    X: FloatArray
-    y: FloatArray
-    w: FloatArray | None
-
-    def __len__(self) -> int:
-        return len(self.y)
-
-    def __getitem__(self, part: slice) -> Samples:
-        return Samples(
-            self.names, self.X[part], self.y[part], None if self.w is None else self.w[part]
-        )
-
-    def __repr__(self) -> str:
-        return (
-            f"Samples(names={self.names}, X=np.array({self.X.tolist()}), "
-            f"y=np.array({self.y.tolist()}), "
-            f"w={None if self.w is None else f'np.array({self.w.tolist()})'})"
-        )
-
-    @property
-    def weights(self) -> FloatArray:
-        """The sample weights, written out."""
-        return np.ones(len(self)) if self.w is None else self.w
-
-    def rows(self) -> list[dict[FeatureName, float]]:
-        """Return the samples as mappings without their zeros: what is absent is 0."""
-        return [
-            {name: value for name, value in zip(self.names, row, strict=True) if value != 0.0}
-            for row in self.X.tolist()
-        ]
-
-
 @st.composite
 def samples(
     draw: st.DrawFn,
-    binary: bool = False,
+    labels: str = "real",
     min_size: int = 0,
     max_size: int = 80,
     max_features: int = 19,
@@ -150,8 +233,8 @@ def samples(
 
     Parameters
     ----------
-    binary
-        Labels 0 and 1 instead of numbers.
+    labels
+        `"real"` numbers, `"binary"` (0 and 1) or `"counts"` (0, 1, 2, ...).
     min_size, max_size, max_features
         How many; the default passes two full vectors of eight lanes and a rest.
     weighted
@@ -171,7 +254,11 @@ def samples(
             X.flat[place] = draw(st.sampled_from([1e300, -1e300, 1e155]))
     z = X @ rng.normal(size=d) if not huge else rng.normal(size=n)
     noise = rng.normal(size=n)
-    y = (z + noise > 0).astype(np.float64) if binary else z + 0.3 * noise
+    y = z + 0.3 * noise
+    if labels == "binary":
+        y = (z + noise > 0).astype(np.float64)
+    elif labels == "counts":
+        y = rng.poisson(np.exp(np.clip(z, -3.0, 1.5))).astype(np.float64)
     kinds = ["whole", "fractional"] if weighted else ["none", "whole", "fractional"]
     kind = "none" if weighted is False else draw(st.sampled_from(kinds))
     w = None
@@ -182,89 +269,36 @@ def samples(
     return Samples([f"f{j}" for j in range(d)], X, y, w)
 
 
+def labels_of(kind: type[LinearLearner], loss: losses.Loss) -> str:
+    """Labels that fit a learner and its loss, as `samples` names them."""
+    if kind is LogisticRegression:
+        return "binary"
+    return "counts" if isinstance(loss, losses.Poisson) else "real"
+
+
 @st.composite
 def problems(
     draw: st.DrawFn,
     /,
-    batch_sizes: Sequence[int | None] = BATCH_SIZES,
+    sizes: Sequence[int | None] | None = None,
     optimizer: st.SearchStrategy[optim.Optimizer] | None = None,
     known: bool = True,
+    kind: type[LinearLearner] | None = None,
+    loss: st.SearchStrategy[losses.Loss] | None = None,
     **options: Any,
 ) -> tuple[LinearLearner, Samples]:
     """Draw a fresh learner and samples that fit it (`options` as in `samples`).
 
     Unless `known` is false, the learner knows the features, so that bare rows may come first.
     """
-    kind = draw(st.sampled_from(KINDS))
-    data = draw(samples(binary=kind is LogisticRegression, **options))
-    model = draw(learners([kind], batch_sizes, optimizer, data.names if known else ()))
-    return model, data
+    kind = draw(st.sampled_from(KINDS)) if kind is None else kind
+    chosen = draw(losses_of(kind) if loss is None else loss)
+    data = draw(samples(labels=labels_of(kind, chosen), **options))
+    names = data.names if known else ()
+    return draw(learners([kind], sizes, optimizer, names, st.just(chosen))), data
 
 
 # ---- arrivals
-
-
-def _one_by_one(
-    form: Callable[[Samples], Sequence[Any]],
-) -> Callable[[LinearLearner, Samples], None]:
-    def feed_one_by_one(model: LinearLearner, part: Samples) -> None:
-        for x, y, w in zip(form(part), part.y.tolist(), part.weights.tolist(), strict=True):
-            model.learn_one(x, y, w)
-
-    return feed_one_by_one
-
-
-def _table(form: Callable[[Samples], Any]) -> Callable[[LinearLearner, Samples], None]:
-    return lambda model, part: model.learn_many(form(part), part.y, part.w)
-
-
-def _block(form: Callable[[Samples], Any]) -> Callable[[LinearLearner, Samples], None]:
-    def feed_block(model: LinearLearner, part: Samples) -> None:
-        block = Block(form(part), part.y, part.w, offsets=range(len(part)))
-        model.learn_block(block, 0, len(part))
-
-    return feed_block
-
-
-def _dicts(part: Samples) -> list[dict[FeatureName, float]]:
-    return [dict(zip(part.names, row, strict=True)) for row in part.X.tolist()]
-
-
-def _backwards(part: Samples) -> list[dict[FeatureName, float]]:
-    return [dict(reversed(list(row.items()))) for row in part.rows()]
-
-
-def _frame(part: Samples) -> Any:
-    import pandas as pd  # a user's library, not one of ours
-
-    return pd.DataFrame(part.X[:, ::-1], columns=part.names[::-1])
-
-
-def _narrow_frame(part: Samples) -> Any:
-    frame = _frame(part)[part.names]
-    return frame.loc[:, (frame != 0.0).any()]
-
-
-FORMS: dict[str, Callable[[LinearLearner, Samples], None]] = {
-    "dicts": _one_by_one(_dicts),
-    "sparse dicts": _one_by_one(lambda part: part.rows()),
-    "sparse dicts, backwards": _one_by_one(_backwards),
-    "rows": _one_by_one(lambda part: list(part.X)),
-    "lists": _one_by_one(lambda part: part.X.tolist()),
-    "array": _table(lambda part: part.X),
-    "Fortran array": _table(lambda part: np.asfortranarray(part.X)),
-    "object array": _table(lambda part: part.X.astype(object)),
-    "frame": _table(_frame),
-    "frame without columns of zeros": _table(_narrow_frame),
-    "block of dicts": _block(_dicts),
-    "block of sparse dicts": _block(lambda part: part.rows()),
-    "block of rows": _block(lambda part: list(part.X)),
-    "block of an array": _block(lambda part: part.X),
-}
-"""Ways in which samples may come to a learner that knows their features, by name."""
-
-Arrival: TypeAlias = list[tuple[str, int, int]]
-"""Which form the samples `start` to `stop` come in, one entry after the other."""
 
 
 @st.composite
@@ -279,9 +313,3 @@ def arrivals(draw: st.DrawFn, n: int, forms: Sequence[str] = tuple(FORMS)) -> Ar
     """Draw a way for `n` samples to arrive: cut anywhere, each part in any form."""
     form = st.sampled_from(list(forms))
     return [(draw(form), start, stop) for start, stop in draw(cuts(n))]
-
-
-def feed(model: LinearLearner, data: Samples, arrival: Arrival) -> None:
-    """Let `model` learn `data` in the way that `arrival` says."""
-    for form, start, stop in arrival:
-        FORMS[form](model, data[start:stop])

@@ -201,6 +201,44 @@ def test_new_partitions_are_read_from_their_earliest(kafka, make, topic):
     assert labels(blocks, 1) == [100, 101]
 
 
+def test_new_partitions_beside_many_idle_ones(kafka, make):
+    name = f"many-{time.time_ns()}"
+    kafka.create_topic(name, partitions=40)
+    source = make(name, stop_at_end=False)
+    source._feed.check_seconds = 0.5
+    iterator = iter(source)
+    deadline = time.monotonic() + 2
+    while time.monotonic() < deadline:  # long enough for a fetch to wait and for checks
+        assert len(next(iterator)) == 0
+    assert not source._feed.away
+    began = time.monotonic()
+    assert source.lag({}) == 0
+    assert time.monotonic() - began < 1
+    kafka.add_partitions(name, 41)
+    produce(kafka, name, range(5), partition=40)
+    assert labels(read_until(iterator, 5, seconds=15), 40) == list(range(5))
+    assert not source._feed.away
+
+
+def test_bounds_end_where_the_isolation_level_ends(kafka, make, topic):
+    settings = {"bootstrap.servers": kafka.bootstrap_servers, "transactional.id": topic}
+    producer = Producer({**settings, "log_level": 0})
+    producer.init_transactions(60)
+    produce(kafka, topic, range(3))
+    kafka.delete_records(topic, {0: 1})
+    producer.begin_transaction()
+    producer.produce(topic, b"{}")
+    producer.flush(30)
+    for level, end in [("read_committed", 3), ("read_uncommitted", 4)]:
+        source = make(topic, isolation_level=level)
+        source.position()
+        assert source._feed.bounds(10) == {0: (1, end)}
+        assert source._feed.connect().bounds([], 10) == {}
+        with pytest.raises(SourceError, match=topic):
+            source._feed.connect().bounds([0, 7], 1)
+    producer.abort_transaction(60)
+
+
 def test_retention_passed_the_position(kafka, make, topic):
     produce(kafka, topic, range(10))
     source = make(topic)

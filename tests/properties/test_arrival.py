@@ -63,7 +63,7 @@ def test_any_arrival_gives_the_same_bits(draw: st.DataObject) -> None:
 @pytest.mark.parametrize("form", FORMS)
 @given(st.data())
 def test_each_form_gives_the_same_bits(form: str, draw: st.DataObject) -> None:
-    model, data = draw.draw(problems(batch_sizes=(1, 2, 7), max_size=20))
+    model, data = draw.draw(problems(sizes=(1, 2, 7), max_size=20))
     expected = one_by_one(fresh(model), data)
     other = fresh(model)
     feed(model, data, [(form, 0, len(data))])

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 import streamfit as sf
 from streamfit.core.learner import LAST_BATCH, LinearLearner
 from streamfit.offline import fit_offline
+from streamfit.testing.conformance import assert_close, parameters, step_size
 from streamfit.testing.strategies import (
     Samples,
     arrivals,
@@ -22,8 +23,6 @@ from streamfit.testing.strategies import (
 
 pytestmark = pytest.mark.filterwarnings("ignore::streamfit.errors.UpdateRefusedWarning")
 
-RELATIVE = 1e-9
-
 
 def stream(
     model: LinearLearner, data: Samples, epochs: int, last_batch: str, draw: st.DataObject
@@ -33,22 +32,6 @@ def stream(
         feed(model, data, draw.draw(arrivals(len(data))))
         model.flush(last_batch)
     return model
-
-
-def parameters(model: LinearLearner) -> np.ndarray:
-    return np.array([model.intercept, *model.weights.values()])
-
-
-def assert_close(one: np.ndarray, other: np.ndarray, scale: float = 0.0) -> None:
-    """Equal to `RELATIVE` of the largest parameter.
-
-    A single parameter may come out near 0 as the difference of large steps, so its own size says
-    nothing about the rounding that went into it. All of them may: labels that cancel exactly
-    leave an intercept of 1e-19, nothing but rounding. `scale` is then the size of the steps: the
-    learning rate, as the samples are numbers near 1.
-    """
-    scale = max(scale, np.abs(one).max(initial=0.0), np.abs(other).max(initial=0.0))
-    np.testing.assert_allclose(one, other, rtol=0, atol=RELATIVE * scale)
 
 
 @given(st.data(), st.integers(1, 3), last_batches())
@@ -90,7 +73,7 @@ def test_a_stream_equals_the_textbook(draw: st.DataObject, epochs: int, last_bat
         live.n_pending,
     )
     assert list(fit.weights) == list(live.weights)
-    assert_close(fit.parameters, parameters(live), scale=model.optimizer.lr)
+    assert_close(fit.parameters, parameters(live), scale=step_size(model))
 
 
 @given(problems(min_size=1, huge=True), st.integers(1, 3), last_batches())
@@ -102,7 +85,7 @@ def test_refused_updates_are_the_textbook_s(
     live = fit_offline(model, data.X, data.y, kernel="compiled", **options)
     fit = fit_offline(model, data.X, data.y, **options)
     assert (fit.n_updates, fit.n_refused) == (live.n_updates, live.n_refused)
-    assert_close(fit.parameters, live.parameters, scale=model.optimizer.lr)
+    assert_close(fit.parameters, live.parameters, scale=step_size(model))
 
 
 @pytest.mark.parametrize("optimizer", [sf.optim.SGD(0.1, 0.9), sf.optim.AdaGrad(), sf.optim.Adam()])
@@ -138,7 +121,7 @@ def test_mappings_offline_equal_mappings_streamed(
     assert compiled.weights == live.weights
     textbook = fit_offline(model, data.rows(), data.y, **options)
     assert list(textbook.weights) == list(live.weights)
-    assert_close(textbook.parameters, parameters(live), scale=model.optimizer.lr)
+    assert_close(textbook.parameters, parameters(live), scale=step_size(model))
 
 
 @given(problems(known=False, min_size=1))
@@ -233,12 +216,12 @@ def test_the_number_of_updates_is_arithmetic(n: int, batch_size: int | None, epo
 # ---- what reductions and weights mean
 
 
-@given(problems(batch_sizes=(1, 2, 5), optimizer=st.builds(sf.optim.SGD, st.just(0.01))))
+@given(problems(sizes=(1, 2, 5), optimizer=st.builds(sf.optim.SGD, st.just(0.01))))
 def test_the_sum_at_rate_r_is_the_mean_at_rate_r_times_batch_size(
     problem: tuple[LinearLearner, Samples],
 ) -> None:
     model, data = problem
-    config = {**model.get_config(), "l2": 0.0, "intercept_lr": None}
+    config = {**model.get_config(), "l2": 0.0, "l1": 0.0, "intercept_lr": None}
     size = config["batch_size"]
     data = data[: len(data) // size * size]
     fits = []
@@ -247,12 +230,12 @@ def test_the_sum_at_rate_r_is_the_mean_at_rate_r_times_batch_size(
         one = type(model).from_config({**config, "reduction": reduction, "optimizer": optimizer})
         one.learn_many(data.X, data.y)
         fits.append(parameters(one))
-    assert_close(*fits, scale=model.optimizer.lr)
+    assert_close(*fits, scale=step_size(model))
 
 
 @given(st.data())
 def test_a_whole_weight_equals_a_repeated_sample(draw: st.DataObject) -> None:
-    model, data = draw.draw(problems(batch_sizes=(None,), weighted=True, max_size=30))
+    model, data = draw.draw(problems(sizes=(None,), weighted=True, max_size=30))
     times = draw.draw(
         st.lists(st.integers(0, 3), min_size=len(data), max_size=len(data)).map(np.array)
     ).astype(int)
@@ -266,10 +249,10 @@ def test_a_whole_weight_equals_a_repeated_sample(draw: st.DataObject) -> None:
         once.flush()
         again.flush()
     assert once.n_updates == again.n_updates == 3
-    assert_close(parameters(once), parameters(again), scale=model.optimizer.lr)
+    assert_close(parameters(once), parameters(again), scale=step_size(model))
 
 
-@given(problems(batch_sizes=(None,), min_size=1, max_size=30))
+@given(problems(sizes=(None,), min_size=1, max_size=30))
 def test_full_batch_does_not_depend_on_the_order_but_for_rounding(
     problem: tuple[LinearLearner, Samples],
 ) -> None:
@@ -281,4 +264,4 @@ def test_full_batch_does_not_depend_on_the_order_but_for_rounding(
             (data.X[::-1], data.y[::-1], data.weights[::-1]),
         )
     ]
-    assert_close(*fits, scale=model.optimizer.lr)
+    assert_close(*fits, scale=step_size(model))

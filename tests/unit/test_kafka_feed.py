@@ -165,6 +165,26 @@ def test_partitions_that_vanish_for_a_moment_are_awaited():
         next(iterator)
 
 
+def test_new_partitions_are_found_before_the_idle_are_asked_about():
+    script = Script([range(2)], end=2)
+    source = source_of(script, stop_at_end=False)
+    source._feed.check_seconds = source._feed.poll_seconds = -1.0
+    iterator = iter(source)
+    next(iterator)
+    script.held = {0: (0, 2), 1: (0, 0)}
+    bounds = script.bounds
+
+    def refuse_a_part(partitions, timeout):
+        if set(partitions) != set(script.held):
+            raise BrokerUnavailableError("away")
+        return bounds(partitions, timeout)
+
+    script.bounds = refuse_a_part
+    next(iterator)
+    assert script.assigned == [{0: 0}, {0: 2, 1: 0}]
+    assert not source._feed.away
+
+
 def test_a_block_left_in_the_queue_comes_next():
     script = Script([], end=4)
     script.held = {0: (0, 2), 1: (0, 2)}

@@ -117,6 +117,7 @@ def test_defaults() -> None:
         "batch_size": 1,
         "reduction": "mean",
         "l2": 0.0,
+        "l1": 0.0,
         "fit_intercept": True,
         "intercept_lr": None,
         "clip_gradient": None,
@@ -379,7 +380,8 @@ def test_a_state_shares_nothing_with_its_learner() -> None:
 
 
 def test_a_digest_sees_every_number() -> None:
-    model = sf.LinearRegression(sf.optim.Adam(), batch_size=2)
+    growing = sf.schedules.MilestoneBatchSize(2, [(100, 3)])
+    model = sf.LinearRegression(sf.optim.AMSGrad(), batch_size=growing, l1=0.01)
     model.learn_many([[1.0], [2.0], [3.0]], [1.0, 2.0, 3.0])
     state = model.state_dict()
     seen = {model.digest()}
@@ -397,3 +399,21 @@ def test_a_digest_sees_every_number() -> None:
         other.load_state_dict(changed)
         seen.add(other.digest())
     assert len(seen) == len(state) - 1
+
+
+def test_ftrl_s_share_of_a_micro_batch_scales_the_gradient_not_every_weight() -> None:
+    # the weights are a function of z and n: a smaller alpha would pull all of them towards 0
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(1001, 2))
+    model = sf.LinearRegression(sf.optim.FTRLProximal(0.5, l2=0.0), batch_size=100)
+    model.learn_many(X, X @ [1.0, -2.0])
+    before = model.weights
+    model.flush("scale")  # one sample of a hundred
+    for name, weight in model.weights.items():
+        assert weight == pytest.approx(before[name], rel=0.01)
+    assert model.weights != before
+
+
+def test_ftrl_has_an_l1_of_its_own() -> None:
+    with pytest.raises(ConfigurationError, match="use its own l1"):
+        sf.LinearRegression(sf.optim.FTRLProximal(), l1=0.1)

@@ -31,16 +31,59 @@ def test_streamfit() -> None:
         "losses",
         "offline",
         "optim",
+        "schedules",
         "types",
     ]
 
 
 def test_losses() -> None:
-    assert public(sf.losses) == ["HalfSquared", "Log", "Loss", "Squared", "from_config"]
+    assert public(sf.losses) == [
+        "Absolute",
+        "EpsilonInsensitive",
+        "HalfSquared",
+        "Hinge",
+        "Huber",
+        "Log",
+        "Loss",
+        "ModifiedHuber",
+        "Poisson",
+        "Quantile",
+        "Squared",
+        "SquaredHinge",
+        "from_config",
+    ]
 
 
 def test_optimizers() -> None:
-    assert public(sf.optim) == ["AdaGrad", "Adam", "Optimizer", "SGD", "from_config"]
+    assert public(sf.optim) == [
+        "AMSGrad",
+        "AdaDelta",
+        "AdaGrad",
+        "Adam",
+        "AdamW",
+        "FTRLProximal",
+        "Optimizer",
+        "RMSProp",
+        "SGD",
+        "from_config",
+    ]
+
+
+def test_schedules() -> None:
+    assert public(sf.schedules) == [
+        "BatchSizeSchedule",
+        "Constant",
+        "CosineWarmup",
+        "Exponential",
+        "GeometricBatchSize",
+        "InverseScaling",
+        "MilestoneBatchSize",
+        "Optimal",
+        "Schedule",
+        "Step",
+        "batch_size_from_config",
+        "from_config",
+    ]
 
 
 def test_journal() -> None:
@@ -64,7 +107,8 @@ def test_offline() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", [sf, sf.losses, sf.optim, sf.offline, sf.journal, sf.errors, sf.types]
+    "module",
+    [sf, sf.losses, sf.optim, sf.schedules, sf.offline, sf.journal, sf.errors, sf.types],
 )
 def test_every_public_name_is_there_and_documented(module: types.ModuleType) -> None:
     for name in module.__all__:
