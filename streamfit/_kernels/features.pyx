@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from cpython.dict cimport PyDict_Next
 from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_AsDouble, PyFloat_Check, PyFloat_CheckExact
 from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
-from cpython.long cimport PyLong_Check
+from cpython.long cimport PyLong_AsDouble, PyLong_Check, PyLong_CheckExact
 from cpython.object cimport PyObject
+from cpython.unicode cimport PyUnicode_CheckExact
 from libc.string cimport memset
 
 import numpy as np
@@ -19,7 +20,10 @@ from streamfit.errors import BadSampleError, ConfigurationError
 
 
 # NumPy converts some of these to float without a word, a date to its nanoseconds for one
-NO_NUMBERS = (str, bytes, complex, np.complexfloating, np.datetime64, np.timedelta64)
+NO_NUMBERS = (
+    *(str, bytes, bytearray, memoryview, complex),
+    *(np.complexfloating, np.datetime64, np.timedelta64, np.ndarray),
+)
 
 
 cdef double real(object value) except? -1.0:
@@ -27,8 +31,6 @@ cdef double real(object value) except? -1.0:
     if PyFloat_Check(value) or PyLong_Check(value):
         return PyFloat_AsDouble(value)
     if isinstance(value, NO_NUMBERS):
-        raise TypeError
-    if isinstance(value, np.ndarray) and value.dtype.kind not in "fiub":
         raise TypeError
     return PyFloat_AsDouble(value)
 
@@ -69,6 +71,25 @@ cdef double sample_weight(object value) except? -1.0:
         raise BadSampleError(f"sample weight {told(value)}") from None
 
 
+cdef object no_sample(object x, str more=""):
+    return BadSampleError(
+        f"a sample must be a mapping or a 1-D array, not {type(x).__name__}{more}"
+    )
+
+
+cdef object exact(object name):
+    """Return a feature's name as an exact str or int."""
+    if type(name) is str or type(name) is int:
+        return name
+    if isinstance(name, str):
+        return str.__str__(name)
+    if isinstance(name, int) and not isinstance(name, bool):
+        return int.__index__(name)
+    raise BadSampleError(
+        f"a feature's name must be str or int, not {type(name).__name__}", feature=name
+    )
+
+
 cdef class FeatureIndex:
     """Which column each feature has, in the order in which the features were first seen.
 
@@ -89,51 +110,61 @@ cdef class FeatureIndex:
     """
 
     def __init__(self, names=(), bint fixed=False):
-        self.names = []
+        self._names = []
         self.fixed = False
         self._columns = {}
         if isinstance(names, (str, bytes)):
             raise ConfigurationError(f"features: names must be a list of names, not {names!r}")
         try:
             for name in names:
+                name = exact(name)
                 if name in self._columns:
                     raise ConfigurationError(f"features: {name!r} is named twice")
                 self._append(name)
         except (TypeError, BadSampleError) as error:
             raise ConfigurationError(f"features: {error}") from None
-        if fixed and not self.names:
+        if fixed and not self._names:
             raise ConfigurationError("features: a fixed index needs at least one name")
         self.fixed = fixed
 
     def __len__(self):
-        return len(self.names)
+        return len(self._names)
 
     def __contains__(self, name):
         return name in self._columns
 
     def __repr__(self):
-        return f"FeatureIndex({self.names!r}, fixed={bool(self.fixed)})"
+        return f"FeatureIndex({self._names!r}, fixed={bool(self.fixed)})"
 
     def __reduce__(self):
-        return FeatureIndex, (list(self.names), bool(self.fixed))
+        return FeatureIndex, (list(self._names), bool(self.fixed))
 
     def copy(self):
         """Return an independent index with the same columns."""
-        return FeatureIndex(self.names, self.fixed)
+        return FeatureIndex(self._names, self.fixed)
 
     def column(self, name):
         """Return the column of `name`, or None when it has none."""
         return self._columns.get(name)
 
+    @property
+    def names(self):
+        """The features' names, by column."""
+        return list(self._names)
+
     def _append(self, name):
-        if not isinstance(name, (str, int)) or isinstance(name, bool):
-            raise BadSampleError(
-                f"a feature's name must be str or int, not {type(name).__name__}", feature=name
-            )
         if self.fixed:
             raise BadSampleError("unknown feature; the feature index is fixed", feature=name)
-        self._columns[name] = len(self.names)
-        self.names.append(name)
+        # what a checkpoint could not bring back is refused before it is learned
+        if type(name) is str:
+            try:
+                name.encode()
+            except UnicodeEncodeError:
+                raise BadSampleError("a feature's name is not valid Unicode", feature=name) from None
+        elif not -(2**63) <= name < 2**63:
+            raise BadSampleError("a feature's number does not fit in 64 bits", feature=name)
+        self._columns[name] = len(self._names)
+        self._names.append(name)
 
     def align(self, names, Py_ssize_t n_columns, bint grow):
         """Find the columns of a matrix whose columns are `names` (None: by place).
@@ -144,7 +175,7 @@ cdef class FeatureIndex:
             The column of each name, -1 where it has none (only when `grow` is false); None
             when the matrix's columns are the index's first columns in the same order.
         """
-        cdef Py_ssize_t known = len(self.names), place
+        cdef Py_ssize_t known = len(self._names), place
         if names is None:
             if known == 0 and grow and not self.fixed:
                 for place in range(n_columns):
@@ -152,7 +183,7 @@ cdef class FeatureIndex:
             elif n_columns != known and not (known == 0 and not grow):
                 raise BadSampleError(f"{n_columns} columns where the model has {known} features")
             return None if known or grow else [-1] * n_columns
-        names = list(names)
+        names = [exact(name) for name in names]
         if len(names) != n_columns:
             raise BadSampleError(f"{n_columns} columns but {len(names)} feature names")
         if len(set(names)) != len(names):
@@ -170,75 +201,92 @@ cdef class FeatureIndex:
 
     cdef int truncate(self, Py_ssize_t n) except -1:
         """Forget the columns from `n` on: the sample that brought them was refused."""
-        while len(self.names) > n:
-            del self._columns[self.names.pop()]
+        while len(self._names) > n:
+            del self._columns[self._names.pop()]
         return 0
 
-    cdef Py_ssize_t fill(self, object x, double* row, bint grow) except -1:
-        """Write sample `x` into `row`, which has room for `len(self) + len(x)` columns.
+    cdef Py_ssize_t fill_dict(self, dict x, double* row, Py_ssize_t limit, bint grow) except -2:
+        """Write a dict into `row`; return the number of columns, or -1 if it is not plain.
 
-        Returns the number of columns; absent features are 0. With `grow`, unknown features get
-        a column (the caller takes them back with `truncate` if the sample is refused), without
-        it they are passed over.
+        Plain are exact names and built-in numbers: no code of theirs can run while `row` and the
+        dict are in use. `limit` columns are in use before; with `grow`, unknown features get
+        further ones, for which `row` has room, otherwise they are passed over. Absent features
+        are 0.
         """
         cdef PyObject* key
         cdef PyObject* value
-        cdef Py_ssize_t known = PyList_GET_SIZE(self.names)
         cdef Py_ssize_t position = 0, i = 0, column
         cdef double number_
-        if type(x) is not dict:
-            if not isinstance(x, Mapping):
-                return self._fill_from_array(x, row, grow)
-            x = dict(x)
-        if known:
-            memset(row, 0, known * sizeof(double))
+        memset(row, 0, limit * sizeof(double))
         while PyDict_Next(x, &position, &key, &value):
-            if PyFloat_CheckExact(<object>value):
+            if PyFloat_Check(<object>value):
                 number_ = PyFloat_AS_DOUBLE(<object>value)
+            elif PyLong_Check(<object>value):
+                try:
+                    number_ = PyLong_AsDouble(<object>value)
+                except OverflowError:
+                    return -1
             else:
-                held = <object>key  # the value's __float__ may take the key out of the dict
-                number_ = number(<object>value, held)
-            if i < known and PyList_GET_ITEM(self.names, i) == key:
+                return -1
+            if i < limit and PyList_GET_ITEM(self._names, i) == key:
                 row[i] = number_
-            else:
+            elif PyUnicode_CheckExact(<object>key) or PyLong_CheckExact(<object>key):
                 found = self._columns.get(<object>key)
-                if found is not None and (grow or found < known):
+                if found is not None and (grow or found < limit):
                     row[<Py_ssize_t>found] = number_
                 elif grow:
-                    column = PyList_GET_SIZE(self.names)
+                    column = PyList_GET_SIZE(self._names)
                     self._append(<object>key)
                     row[column] = number_
+            else:
+                return -1
             i += 1
-        return PyList_GET_SIZE(self.names) if grow else known
+        return PyList_GET_SIZE(self._names) if grow else limit
 
-    cdef Py_ssize_t _fill_from_array(self, object x, double* row, bint grow) except -1:
-        cdef Py_ssize_t j, known = PyList_GET_SIZE(self.names)
-        cdef const double[::1] values
+    cdef object read(self, object x):
+        """Convert a sample of any kind: a dict of exact names and floats, or a float64 array.
+
+        Whatever code the sample brings along (`__float__`, `__iter__`, ...) runs here, before
+        anything of the model is in use.
+        """
+        if isinstance(x, (str, bytes, bytearray, memoryview)):
+            raise no_sample(x)
+        if not isinstance(x, Mapping):
+            if not (hasattr(x, "to_dict") and hasattr(x, "index")):  # a pandas Series has names
+                return self._read_array(x)
+            x = x.to_dict()
+        return {exact(name): number(value, name) for name, value in dict(x).items()}
+
+    def _read_array(self, x):
         try:
             array = np.asarray(x)
             if isinstance(x, np.ma.MaskedArray):  # masked is missing
                 array = array.astype(object)
                 array[np.ma.getmaskarray(x)] = None
         except (TypeError, ValueError):
-            raise BadSampleError(
-                f"a sample must be a mapping or a 1-D array, not {type(x).__name__}"
-            ) from None
+            raise no_sample(x) from None
         if array.ndim != 1:
-            raise BadSampleError(
-                f"a sample must be a mapping or a 1-D array, not {type(x).__name__}"
-                f" of shape {array.shape}"
-            )
+            raise no_sample(x, f" of shape {array.shape}")
         if array.dtype.kind not in "fiub":
             # a list keeps its elements' types, of which NumPy would have made one
-            elements = x if isinstance(x, (list, tuple)) else list(array)
-            values_ = [
-                number(value, self.names[j] if j < known else j)
+            elements = list(x) if isinstance(x, (list, tuple)) else list(array)
+            known = list(self._names)
+            numbers = [
+                number(value, known[j] if j < len(known) else j)
                 for j, value in enumerate(elements)
             ]
-            array = np.array(values_, dtype=np.float64)
-        values = np.ascontiguousarray(array, dtype=np.float64)
-        columns = self.align(None, values.shape[0], grow)
-        if columns is not None:
+            array = np.array(numbers, dtype=np.float64)
+        with np.errstate(over="ignore"):  # becomes infinite, and is refused as that
+            return np.ascontiguousarray(array, dtype=np.float64)
+
+    cdef Py_ssize_t fill_array(
+        self, const double[::1] values, double* row, Py_ssize_t limit, bint grow
+    ) except -2:
+        """Write an array into `row` by place; see `fill_dict`."""
+        cdef Py_ssize_t j
+        if self.align(None, values.shape[0], grow) is not None or values.shape[0] > limit + (
+            values.shape[0] if grow else 0
+        ):
             return 0
         for j in range(values.shape[0]):
             row[j] = values[j]

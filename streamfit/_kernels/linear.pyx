@@ -13,7 +13,7 @@ import warnings
 
 import numpy as np
 
-from streamfit.errors import BadSampleError, BusyError, UpdateRefusedWarning
+from streamfit.errors import BadSampleError, BusyError, SourceError, UpdateRefusedWarning
 
 from streamfit._kernels.features cimport FeatureIndex, label, sample_weight
 
@@ -280,18 +280,36 @@ cdef class LinearKernel:
     cdef int _enter(self) except -1:
         """Begin to change the model; ends with `self.busy = False`.
 
-        Learning lets other threads run (a table is learned without the GIL), and a value's own
-        `__float__` may do anything: neither may move the arrays that are in use.
+        A table is learned without the GIL: no other thread may move the arrays meanwhile.
         """
         if self.busy:
             raise BusyError(
-                "the model is learning already: in another thread, or from a value that is being "
-                "converted; give each thread its own model, or a lock"
+                "the model is learning already in another thread; give each thread its own model, "
+                "or a lock"
             )
-        self.busy = True
         return 0
 
     # ---- learning
+
+    cdef Py_ssize_t _fill(self, object x, bint grow) except -2:
+        """Put a sample into `row`; return how many columns it has."""
+        cdef Py_ssize_t columns
+        if type(x) is dict:
+            if grow:
+                self._enter()
+                self._reserve(self.m.n_features + len(<dict>x))
+            columns = self.index.fill_dict(<dict>x, self.row, self.m.n_features, grow)
+            if columns >= 0:
+                return columns
+            if grow:
+                self.index.truncate(self.m.n_features)
+        x = self.index.read(x)  # may run any code; from here on none runs but ours
+        if grow:
+            self._enter()
+            self._reserve(self.m.n_features + len(x))
+        if type(x) is dict:
+            return self.index.fill_dict(<dict>x, self.row, self.m.n_features, grow)
+        return self.index.fill_array(x, self.row, self.m.n_features, grow)
 
     def learn_mapping(self, x, y, w=1.0):
         """Learn one sample, a mapping or a 1-D array; return its linear predictor.
@@ -302,28 +320,22 @@ cdef class LinearKernel:
             When the sample is refused; nothing has changed then.
         """
         cdef double label_ = label(y), weight = sample_weight(w), prediction = 0.0
-        cdef Py_ssize_t known = self.m.n_features, columns
+        cdef Py_ssize_t known, columns
         cdef bint learned = False
         cdef int64_t refused = self.m.n_refused
-        self._enter()
         try:
-            self._reserve(known + len(x))
-            columns = self.index.fill(x, self.row, True)
+            columns = self._fill(x, True)
+            known = self.m.n_features
             self._grow(columns)
             learned = sf_learn_rows(
                 &self.m, self.row, columns, &label_, &weight, &prediction, 1
             )
             if not learned:
-                raise self._explain(columns, label_, weight)
-        except TypeError:
-            raise BadSampleError(
-                f"a sample must be a mapping or a 1-D array, not {type(x).__name__}"
-            ) from None
-        finally:
-            self.busy = False
-            if not learned:
-                self.index.truncate(known)
                 self.m.n_features = known
+                raise self._explain(columns, label_, weight)
+        finally:
+            if not learned and not self.busy:
+                self.index.truncate(self.m.n_features)
         if self.m.n_refused > refused:
             self._warn()
         return prediction
@@ -332,6 +344,9 @@ cdef class LinearKernel:
         """Learn samples `start` to `stop` of three sequences (`ws` may be None)."""
         cdef Py_ssize_t i
         cdef double[::1] out = predictions
+        if (len(xs) < stop or len(ys) < stop or (ws is not None and len(ws) < stop)
+                or (out is not None and out.shape[0] < stop)):
+            raise SourceError("a block has fewer rows, labels or weights than samples")
         for i in range(start, stop):
             p = self.learn_mapping(xs[i], ys[i], 1.0 if ws is None else ws[i])
             if out is not None:
@@ -355,12 +370,13 @@ cdef class LinearKernel:
             return
         if (y.shape[0] < stop or X.shape[0] < stop or (w is not None and w.shape[0] < stop)
                 or (predictions is not None and predictions.shape[0] < stop)):
-            raise BadSampleError("fewer labels, weights or rows than samples")
+            raise SourceError("a block has fewer rows, labels or weights than samples")
         cdef const double* rows
         cdef const double* labels = &y[start]
         cdef const double* weights = NULL if w is None else &w[start]
         cdef double* out = NULL if predictions is None else &predictions[start]
         self._enter()
+        self.busy = True
         try:
             self._grow(columns)
             rows = &X[start, 0] if columns else <const double*>self.row
@@ -390,7 +406,7 @@ cdef class LinearKernel:
         for j in range(columns):
             if self.row[j] - self.row[j] != 0.0:
                 return BadSampleError(
-                    f"value {self.row[j]} is not finite", feature=self.index.names[j]
+                    f"value {self.row[j]} is not finite", feature=self.index._names[j]
                 )
         if y - y != 0.0:
             return BadSampleError(f"label {y} is not finite")
@@ -404,13 +420,13 @@ cdef class LinearKernel:
         """Apply the pending samples, the learning rate multiplied by `share`."""
         cdef int64_t refused = self.m.n_refused
         self._enter()
-        self.busy = False
         sf_flush(&self.m, share)
         if self.m.n_refused > refused:
             self._warn()
 
     def discard(self):
         """Forget the pending samples; they stay counted as samples."""
+        self._enter()
         self.m.n_pending = 0
         self.m.weight_pending = 0.0
 
@@ -419,24 +435,13 @@ cdef class LinearKernel:
     def predict_mapping(self, x):
         """Linear predictor of one sample; features without a column count nothing."""
         cdef double prediction
-        cdef double* row = self.row
-        cdef double[::1] own
-        cdef bint was_busy = self.busy
-        cdef Py_ssize_t columns, j
-        if was_busy:  # another thread is learning, or a value that is converted asks: own row
-            own = np.empty(self.m.n_features + 1)
-            row = &own[0]
-        self.busy = True
-        try:
-            columns = self.index.fill(x, row, False)
-        finally:
-            self.busy = was_busy
-        sf_predict_rows(&self.m, row, columns, 1, &prediction)
+        cdef Py_ssize_t columns = self._fill(x, False), j
+        sf_predict_rows(&self.m, self.row, columns, 1, &prediction)
         if prediction - prediction != 0.0:
             for j in range(columns):
-                if row[j] - row[j] != 0.0:
+                if self.row[j] - self.row[j] != 0.0:
                     raise BadSampleError(
-                        f"value {row[j]} is not finite", feature=self.index.names[j]
+                        f"value {self.row[j]} is not finite", feature=self.index._names[j]
                     )
         return prediction
 
@@ -527,7 +532,6 @@ cdef class LinearKernel:
         cdef Py_ssize_t n = len(state["parameters"]) - 1, i
         cdef double** array
         self._enter()
-        self.busy = False
         self._reserve(n)
         self.index = index
         for i in range(4 + 2 * SF_SLOTS):
@@ -553,6 +557,7 @@ cdef class LinearKernel:
 
     def forget_features(self, Py_ssize_t n):
         """Take back the columns from `n` on: no sample that has them was learned."""
+        self._enter()
         self.index.truncate(n)
         self.m.n_features = n
 

@@ -196,11 +196,11 @@ class LinearLearner:
             return
         index = self._kernel.index
         known = len(index)
-        columns = index.align(block.features, X.shape[1], grow=True)
-        if columns is not None:
-            X = _gather(X, columns, len(index))
         learned = self._kernel.n_samples
         try:
+            columns = index.align(block.features, X.shape[1], grow=True)
+            if columns is not None:
+                X = _gather(X, columns, len(index))
             self._kernel.learn_matrix(X, y, w, 0, stop - start, out)
         finally:
             if self._kernel.n_samples == learned:  # the first row was refused, with its features
@@ -324,15 +324,24 @@ class LinearLearner:
         CheckpointMismatchError
             When the state does not fit; nothing has changed then.
         """
-        names = state.get("features")
+        names = state.get("features") if isinstance(state, dict) else None
         if not isinstance(names, list):
             raise CheckpointMismatchError("the state has no list of features")
+        known = [] if self.features is None else self.features.names
+        if names[: len(known)] != known:
+            raise CheckpointMismatchError(f"the state's features do not begin with {known!r:.80}")
         try:
             index = FeatureIndex(names, self._kernel.index.fixed and bool(names))
         except ConfigurationError as error:
             raise CheckpointMismatchError(f"the state's features are refused: {error}") from None
         self._check_state(state, len(names))
-        self._kernel.load(state, index)
+        self._kernel.load(
+            {
+                k: np.ascontiguousarray(v) if isinstance(v, np.ndarray) else v
+                for k, v in state.items()
+            },
+            index,
+        )
 
     def _check_state(self, state: StateDict, n_features: int) -> None:
         expected = {**self._kernel.state(), "features": None}
@@ -353,13 +362,15 @@ class LinearLearner:
                     and (name == "gradient" or bool(np.isfinite(value).all()))
                 )
             elif isinstance(known, int):
-                fits = type(value) is int and 0 <= value < 2**63
+                fits = type(value) is int and 0 <= value < 2**62
             elif isinstance(known, float):
                 fits = isinstance(value, float) and 0.0 <= value < np.inf
             else:
                 continue
             if not fits:
                 raise CheckpointMismatchError(f"the state's {name} does not fit: {value!r:.80}")
+        if state["n_pending"] > state["n_samples"]:
+            raise CheckpointMismatchError("the state has more pending samples than samples")
         size = state["batch_size"]
         if not isinstance(self.batch_size, schedules.BatchSizeSchedule) and size != (
             self.batch_size or 0
@@ -410,6 +421,8 @@ class LinearLearner:
         ConfigurationError
             When the configuration is another class's or holds unknown entries.
         """
+        if not isinstance(config, dict):
+            raise ConfigurationError(f"not a configuration of {cls.__name__}: {config!r:.80}")
         options = dict(config)
         kind = options.pop("id", None)
         if kind != cls.__name__:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import pytest
 
 import streamfit as sf
-from streamfit.errors import BusyError
+from streamfit.errors import BadSampleError, BusyError, SourceError
+from streamfit.types import Block
 
 
 class Meddler:
@@ -23,36 +25,100 @@ class Meddler:
         return 1.0
 
 
-def test_a_value_that_learns_while_it_is_converted_is_refused() -> None:
-    model = sf.LinearRegression()
-    model.learn_one({"a": 1.0}, 1.0)
-    before = model.digest()
-    many = {f"x{i}": 1.0 for i in range(5000)}  # would move every array
-    for meddle in (
-        lambda: model.learn_one(many, 1.0),
-        lambda: model.learn_many(np.ones((3, 1)), np.ones(3)),
-        lambda: model.load_state_dict(sf.LinearRegression().state_dict()),
-        model.flush,
-    ):
-        with pytest.raises(BusyError, match="learning already"):
-            model.learn_one({"a": Meddler(meddle), "b": 2.0}, 1.0)
-        with pytest.raises(BusyError, match="learning already"):
-            model.predict_one({"a": Meddler(meddle)})
-        assert model.digest() == before
-        assert list(model.weights) == ["a"]
-
-
-def test_a_value_that_predicts_while_it_is_converted() -> None:
-    model, other = sf.LinearRegression(), sf.LinearRegression()
-    for learner in (model, other):
-        learner.learn_one({"a": 1.0, "b": 2.0}, 1.0)
-    seen: list[float] = []
-    value = Meddler(lambda: seen.append(model.predict_one({"b": 1.0})))
-    expected = model.predict_one({"b": 1.0})
-    model.learn_one({"a": value, "b": 2.0}, 1.0)
-    other.learn_one({"a": 1.0, "b": 2.0}, 1.0)
-    assert seen == [expected]
+@pytest.mark.parametrize(
+    "meddle",
+    [
+        lambda model: model.learn_one({f"x{i}": 1.0 for i in range(5000)}, 1.0),
+        lambda model: model.learn_many(np.ones((3, 2)), np.ones(3)),
+        lambda model: model.load_state_dict(grown().state_dict()),
+        lambda model: model.flush(),
+        lambda model: model.predict_one({"b": 1.0}),
+    ],
+)
+def test_what_a_value_does_to_the_model_comes_before_its_sample(meddle: Any) -> None:
+    model, other = grown(), grown()
+    meddle(other)
+    expected = other.predict_one({"a": 1.0, "c": 3.0})
+    assert model.predict_one({"a": Meddler(lambda: meddle(model)), "c": 3.0}) == expected
+    model, other = grown(), grown()
+    meddle(other)
+    other.learn_one({"a": 1.0, "c": 3.0}, 1.0)
+    model.learn_one({"a": Meddler(lambda: meddle(model)), "c": 3.0}, 1.0)
     assert model.digest() == other.digest()
+    assert list(model.weights) == list(other.weights)
+
+
+def grown() -> sf.LinearRegression:
+    model = sf.LinearRegression(batch_size=2)
+    for i in range(3):
+        model.learn_one({"a": 1.0, "b": float(i)}, 1.0)
+    return model
+
+
+class Liar(Mapping[str, float]):
+    """A mapping whose length says nothing of what it yields."""
+
+    def __len__(self) -> int:
+        return 1
+
+    def __iter__(self) -> Iterator[str]:
+        return (f"x{i}" for i in range(5000))
+
+    def __getitem__(self, name: str) -> float:
+        return 1.0
+
+
+def test_a_mapping_that_lies_about_its_length() -> None:
+    model = sf.LinearRegression(batch_size=2)
+    model.learn_one(Liar(), 1.0)
+    assert len(model.weights) == 5000
+    assert model.predict_one(Liar()) == 0.0
+
+
+def test_a_sample_that_grows_while_it_is_read() -> None:
+    sample: dict[str, Any] = {}
+    sample["a"] = Meddler(lambda: sample.update({f"g{i}": 1.0 for i in range(5000)}))
+    model = sf.LinearRegression()
+    model.learn_one(sample, 1.0)  # as it was when it was given
+    assert list(model.weights) == ["a"]
+    values: list[Any] = []
+    values.append(Meddler(lambda: values.extend([1.0] * 5000)))
+    model = sf.LinearRegression()
+    model.learn_one(values, 1.0)
+    assert len(model.weights) == 1
+
+
+@pytest.mark.parametrize("short", ["x", "y", "w", "predictors"])
+def test_a_block_that_is_shorter_than_it_says(short: str) -> None:
+    n = 3000
+    x, y, w, out = [{"x": 1.0}] * n, [1.0] * n, [1.0] * n, np.empty(n)
+    block = Block(
+        x=x[:1] if short == "x" else x,
+        y=y[:1] if short == "y" else y,
+        w=w[:1] if short == "w" else w,
+        offsets=range(n),
+    )
+    model = sf.LinearRegression()
+    with pytest.raises(SourceError, match="fewer rows, labels or weights"):
+        model.learn_block(block, 0, n, out[:1] if short == "predictors" else out)
+    assert model.n_samples == 0
+
+
+def test_learning_in_two_threads_at_once_is_refused_or_in_turn() -> None:
+    X, y = np.ones((400_000, 20)), np.ones(400_000)
+    model = sf.LinearRegression(sf.optim.SGD(0.001))
+    thread = threading.Thread(target=lambda: model.learn_many(X, y))
+    thread.start()
+    learned = 0
+    while thread.is_alive():
+        try:
+            model.learn_one({f"new{learned}": 1.0}, 1.0)
+            learned += 1
+        except (BusyError, BadSampleError):
+            pass  # told so, and nothing happened; or the table no longer has all columns
+    thread.join()
+    assert model.n_samples in (learned, learned + len(y))
+    assert all(np.isfinite(list(model.weights.values())))
 
 
 def test_a_value_that_empties_its_own_sample() -> None:
@@ -60,7 +126,7 @@ def test_a_value_that_empties_its_own_sample() -> None:
     sample: dict[str, Any] = {"a": 0.0, "b": 0.0}
     sample["a"] = Meddler(sample.clear)
     model.learn_one(sample, 1.0)
-    assert model.n_samples == 1
+    assert list(model.weights) == ["a", "b"]
 
 
 def test_predicting_while_another_thread_learns() -> None:
