@@ -2,7 +2,8 @@
 
 In float32 to 1e-5, which is what float32 leaves, and in float64 to 1e-9 where Keras' mean over a
 micro-batch is exact: it divides in float32 always, so sizes that are powers of two.
-Where Keras means something else by the same name, a test shows the difference; see docs/equivalence.md.
+Where Keras means something else by the same name, a test shows the difference; see
+docs/equivalence.md.
 """
 
 from __future__ import annotations
