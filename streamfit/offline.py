@@ -2,7 +2,7 @@
 
 The three loops are the textbook's and share no code with the compiled kernels, so that the two
 can check each other. They are written to be read, not to be fast: `_full_batch`, `_mini_batch`
-and `_stochastic` say which samples make an update, `_Descent.update` is that update, and
+and `_stochastic` say which samples make an update, `Descent.update` is that update, and
 `_offline_formulas` has one formula for each loss, schedule and optimizer.
 """
 
@@ -139,14 +139,14 @@ def fit_offline(
 # ---- the textbook: three formulas for which samples make an update
 
 
-def _full_batch(descent: _Descent, n: int, epochs: int) -> None:
+def _full_batch(descent: Descent, n: int, epochs: int) -> None:
     """Full-batch gradient descent: all samples make one update, once an epoch."""
     for _ in range(epochs):
         if n:
             descent.update(range(n))
 
 
-def _mini_batch(descent: _Descent, n: int, epochs: int, last_batch: str) -> int:
+def _mini_batch(descent: Descent, n: int, epochs: int, last_batch: str) -> int:
     """Mini-batch gradient descent: consecutive samples make an update; returns who are left."""
     batch: list[int] = []
     for _ in range(epochs):
@@ -164,14 +164,14 @@ def _mini_batch(descent: _Descent, n: int, epochs: int, last_batch: str) -> int:
     return len(batch)
 
 
-def _stochastic(descent: _Descent, n: int, epochs: int) -> None:
+def _stochastic(descent: Descent, n: int, epochs: int) -> None:
     """Stochastic gradient descent: each sample makes an update."""
     for _ in range(epochs):
         for i in range(n):
             descent.update([i])
 
 
-class _Descent:
+class Descent:
     """Gradient descent on `theta`: the intercept, then the weights."""
 
     def __init__(self, config: dict[str, Any], data: Data) -> None:
@@ -232,7 +232,7 @@ class _Descent:
 
 
 def _fit_numpy(config: dict[str, Any], data: Data, epochs: int, last_batch: str) -> OfflineFit:
-    descent, n, n_pending = _Descent(config, data), len(data.y), 0
+    descent, n, n_pending = Descent(config, data), len(data.y), 0
     with np.errstate(all="ignore"):  # overflow is dealt with by refusing the update
         if config["batch_size"] is None:
             _full_batch(descent, n, epochs)

@@ -7,7 +7,8 @@ Examples
 In a file of tests::
 
     import streamfit as sf
-    from streamfit.testing.conformance import LearnerConformance, learner_machine
+    from streamfit.testing.conformance import LearnerConformance
+    from streamfit.testing.machine import learner_machine
 
     class TestMyLearner(LearnerConformance):
         def make(self, draw, names):

@@ -44,11 +44,27 @@ def assert_equal(ours: Any, theirs: Any) -> None:
     np.testing.assert_allclose(a, b, rtol=0, atol=RELATIVE * np.abs(b).max())
 
 
+def optimal() -> Any:
+    """River derives t0 from a loss; ours is said outright."""
+    return optim.schedulers.Optimal(optim.losses.Log(), alpha=100.0)
+
+
 OPTIMIZERS = {
     "SGD": (sf.optim.SGD(0.01), lambda: optim.SGD(0.01)),
     "momentum": (sf.optim.SGD(0.01, momentum=0.9), lambda: optim.Momentum(0.01, rho=0.9)),
     "AdaGrad": (sf.optim.AdaGrad(0.1), lambda: optim.AdaGrad(0.1)),
+    "AdaDelta": (sf.optim.AdaDelta(), optim.AdaDelta),
+    "RMSProp": (sf.optim.RMSProp(0.01), lambda: optim.RMSProp(0.01)),
     "Adam": (sf.optim.Adam(0.01, eps=TINY), lambda: optim.Adam(0.01, eps=TINY)),
+    "AMSGrad": (sf.optim.AMSGrad(0.01, eps=TINY), lambda: optim.AMSGrad(0.01, eps=TINY)),
+    "InverseScaling": (
+        sf.optim.SGD(sf.schedules.InverseScaling(0.05, 0.3)),
+        lambda: optim.SGD(optim.schedulers.InverseScaling(0.05, 0.3)),
+    ),
+    "Optimal": (
+        sf.optim.SGD(sf.schedules.Optimal(100.0, t0=optimal().t0)),
+        lambda: optim.SGD(optimal()),
+    ),
 }
 KINDS = {
     "regression": (
@@ -61,10 +77,12 @@ KINDS = {
         linear_model.LogisticRegression,
         datasets.Phishing,
     ),
+    "5,300 samples": (sf.LogisticRegression, linear_model.LogisticRegression, datasets.Bananas),
 }
 OPTIONS: dict[str, dict[str, Any]] = {
     "plain": {},
     "l2": {"l2": 0.01},
+    "l1": {"l1": 0.0123457},
     "clip": {"clip_gradient": 0.3},
     "fixed intercept": {"intercept_lr": 0.0},
 }
@@ -76,6 +94,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
 def test_one_sample_at_a_time(kind: str, optimizer: str, options: str) -> None:
     our_kind, their_kind, data = KINDS[kind]
     our_optimizer, their_optimizer = OPTIMIZERS[optimizer]
+    if options == "l1" and optimizer in ("AdaDelta", "InverseScaling", "Optimal"):
+        pytest.skip("River's penalty means something else: test_the_l1_penalty_of_river_...")
     arguments = {"intercept_lr": 0.01, **OPTIONS[options]}
     ours = our_kind(our_optimizer, **arguments)
     theirs = their_kind(their_optimizer(), **arguments)
@@ -123,3 +143,135 @@ def test_adam_differs_from_river_s_by_its_eps_only() -> None:
     b = np.array([theirs.weights[name] for name in sorted(theirs.weights)])
     difference = np.abs(a - b).max() / np.abs(b).max()
     assert 1e-9 < difference < 1e-4
+
+
+LOSSES: dict[str, tuple[Any, Any]] = {
+    "Squared": (sf.losses.Squared(), optim.losses.Squared()),
+    "Absolute": (sf.losses.Absolute(), optim.losses.Absolute()),
+    "Huber": (sf.losses.Huber(0.3), optim.losses.Huber(0.3)),
+    "EpsilonInsensitive": (
+        sf.losses.EpsilonInsensitive(0.2),
+        optim.losses.EpsilonInsensitiveHinge(0.2),
+    ),
+    "Quantile": (sf.losses.Quantile(0.8), optim.losses.Quantile(0.8)),
+    "Poisson": (sf.losses.Poisson(), optim.losses.Poisson()),
+    "Log": (sf.losses.Log(), optim.losses.Log()),
+    "Hinge": (sf.losses.Hinge(), optim.losses.Hinge()),
+    "Hinge at 0.3": (sf.losses.Hinge(0.3), optim.losses.Hinge(threshold=0.3)),
+}
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_each_loss(loss: str) -> None:
+    our_loss, their_loss = LOSSES[loss]
+    binary = isinstance(our_loss, sf.LogisticRegression._losses)
+    our_kind, their_kind, data = KINDS["classification" if binary else "regression"]
+    ours = our_kind(sf.optim.SGD(0.00123457), our_loss, intercept_lr=0.0271829)
+    theirs = their_kind(optim.SGD(0.00123457), loss=their_loss, intercept_lr=0.0271829)
+    for x, y in scaled(data):
+        target = y if binary else abs(y) / 20  # Poisson needs labels >= 0
+        ours.learn_one(x, target)
+        # River's slope takes the labels of a regression for classes: 0 and 1 become -1 and 1
+        theirs.learn_one(x, (target + 1) / 2 if loss == "EpsilonInsensitive" else target)
+    assert_equal(ours, theirs)
+
+
+# ---- where River means something else
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nesterov_keeps_the_point_ahead_here_and_the_point_behind_there(kind: str) -> None:
+    """River steps back after each gradient; ours, like Keras', stays where it looks from."""
+    our_kind, their_kind, data = KINDS[kind]
+    ours = our_kind(sf.optim.SGD(0.01, momentum=0.9, nesterov=True), intercept_lr=0.01)
+    theirs = their_kind(optim.NesterovMomentum(0.01, rho=0.9), intercept_lr=0.01)
+    for x, y in scaled(data)[:500]:
+        ours.learn_one(x, y)
+        theirs.learn_one(x, y)
+    largest = max(abs(w) for w in theirs.weights.values())
+    for name, w in theirs.weights.items():
+        ahead = w - 0.9 * theirs.optimizer.s[name]
+        assert abs(ours.weights[name] - ahead) <= RELATIVE * largest
+    assert max(abs(ours.weights[f] - w) for f, w in theirs.weights.items()) > 1e-4 * largest
+
+
+def test_ftrl_lags_a_step_behind_in_river() -> None:
+    """River solves for the weights before it takes the gradient in, McMahan et al. after."""
+    rows = scaled(datasets.Phishing)
+    ours = sf.LogisticRegression(sf.optim.FTRLProximal(), intercept_lr=0.0)
+    theirs = linear_model.LogisticRegression(optim.FTRLProximal(), intercept_lr=0.0)
+    ours.learn_one(*rows[100])
+    theirs.learn_one(*rows[100])
+    first = dict(theirs.weights)
+    assert not any(first.values())
+    assert any(ours.weights.values())
+    # with a gradient of 0 (weight 0) it catches up with what it already knew
+    theirs.learn_one(*rows[100], 0.0)
+    for name, w in theirs.weights.items():
+        assert ours.weights[name] == pytest.approx(w, rel=1e-12, abs=1e-15)
+
+
+@pytest.mark.parametrize("options", [{"l2": 0.1}, {"l1": 0.01}], ids=repr)
+def test_penalties_leave_absent_features_alone_in_river(options: dict[str, float]) -> None:
+    ours = sf.LinearRegression(sf.optim.SGD(0.1), intercept_lr=0.0, **options)
+    theirs = linear_model.LinearRegression(optim.SGD(0.1), intercept_lr=0.0, **options)
+    for x, y in [({"a": 1.0}, 1.0), ({"b": 1.0}, 1.0), ({"b": 1.0}, 1.0)]:
+        ours.learn_one(x, y)
+        theirs.learn_one(x, y)
+    assert ours.weights["a"] < theirs.weights["a"]
+    again = linear_model.LinearRegression(optim.SGD(0.1), intercept_lr=0.0, **options)
+    for x, y in [({"a": 1, "b": 0}, 1.0), ({"a": 0, "b": 1}, 1.0), ({"a": 0, "b": 1}, 1.0)]:
+        again.learn_one(x, y)  # its zeros written out: an absent feature is 0 here
+    assert_equal(ours, again)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (sf.optim.SGD(0.1, momentum=0.9), optim.Momentum(0.1)),
+        (sf.optim.Adam(0.1), optim.Adam(0.1)),
+        (sf.optim.RMSProp(0.1), optim.RMSProp(0.1)),
+    ],
+    ids=["momentum", "Adam", "RMSProp"],
+)
+def test_averages_stand_still_for_absent_features_in_river(ours: Any, theirs: Any) -> None:
+    one = sf.LinearRegression(ours, intercept_lr=0.0)
+    other = linear_model.LinearRegression(theirs, intercept_lr=0.0)
+    for x, y in [({"a": 1.0}, 1.0), ({"b": 1.0}, 1.0), ({"a": 1.0}, 1.0)]:
+        one.learn_one(x, y)
+        other.learn_one(x, y)
+    assert abs(one.weights["a"] - other.weights["a"]) > 1e-3
+
+
+def test_at_the_corner_of_a_loss_river_takes_a_side() -> None:
+    """Where predictor and label are equal, the slope is 0 here, and -1 or -alpha there."""
+    assert sf.losses.Absolute().gradient(1.0, 1.0) == 0.0
+    assert optim.losses.Absolute().gradient(1.0, 1.0) == -1
+    assert sf.losses.Quantile(0.8).gradient(1.0, 1.0) == 0.0
+    assert optim.losses.Quantile(0.8).gradient(1.0, 1.0) == -0.8
+
+
+def l1_total(optimizer: Any, n: int) -> float:
+    """River's total of the penalty that a weight could have had, after `n` samples."""
+    model = linear_model.LinearRegression(optimizer, l1=1.0, intercept_lr=0.0)
+    for _ in range(n):
+        model.learn_one({"a": 1.0}, 1.0)
+    return float(model.max_cum_l1)
+
+
+def test_the_l1_penalty_of_river_takes_the_rate_of_the_next_step() -> None:
+    ours, theirs = sf.schedules.InverseScaling(0.1), optim.schedulers.InverseScaling(0.1)
+    model = sf.LinearRegression(sf.optim.SGD(ours), l1=1.0)
+    for _ in range(3):
+        model.learn_one({"a": 1.0}, 1.0)
+    total = model.state_dict()["l1_total"]
+    assert total == pytest.approx(sum(ours.rate(t) for t in (0, 1, 2)))
+    assert l1_total(optim.SGD(theirs), 3) == pytest.approx(sum(ours.rate(t) for t in (1, 2, 3)))
+
+
+def test_the_l1_penalty_of_river_does_nothing_beside_adadelta() -> None:
+    """AdaDelta has no learning rate: its steps count as at rate 1 here, at 0 there."""
+    model = sf.LinearRegression(sf.optim.AdaDelta(), l1=1e-3)
+    model.learn_one({"a": 1.0}, 1.0)
+    assert model.state_dict()["l1_total"] == 1e-3
+    assert l1_total(optim.AdaDelta(), 3) == 0.0

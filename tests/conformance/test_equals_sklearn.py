@@ -71,6 +71,95 @@ def test_stochastic_gradient_descent(
     assert_equal(parameters(model), sgd)
 
 
+LOSSES: dict[str, tuple[Any, dict[str, Any]]] = {
+    "HalfSquared": (sf.losses.HalfSquared(), {"loss": "squared_error"}),
+    "Huber": (sf.losses.Huber(0.3), {"loss": "huber", "epsilon": 0.3}),
+    "EpsilonInsensitive": (
+        sf.losses.EpsilonInsensitive(0.2),
+        {"loss": "epsilon_insensitive", "epsilon": 0.2},
+    ),
+    "Log": (sf.losses.Log(), {"loss": "log_loss"}),
+    "Hinge": (sf.losses.Hinge(), {"loss": "hinge"}),
+    "perceptron": (sf.losses.Hinge(threshold=0.0), {"loss": "perceptron"}),
+    "SquaredHinge": (sf.losses.SquaredHinge(), {"loss": "squared_hinge"}),
+    "ModifiedHuber": (sf.losses.ModifiedHuber(), {"loss": "modified_huber"}),
+}
+LR, ALPHA = 0.00123457, 0.0123457
+# scikit-learn's `optimal` derives its t0 from the loss, by this heuristic of Bottou's
+TYPICAL = np.sqrt(1.0 / np.sqrt(ALPHA))
+SCHEDULES: dict[str, tuple[Any, dict[str, Any]]] = {
+    "constant": (lambda loss: LR, {"learning_rate": "constant", "eta0": LR}),
+    "invscaling": (
+        lambda loss: sf.schedules.InverseScaling(LR, 0.25),
+        {"learning_rate": "invscaling", "eta0": LR, "power_t": 0.25},
+    ),
+    "optimal": (
+        lambda loss: sf.schedules.Optimal(
+            ALPHA, max(1.0, loss.gradient(-TYPICAL, 1.0)) / (TYPICAL * ALPHA)
+        ),
+        {"learning_rate": "optimal"},
+    ),
+}
+PENALTIES: dict[str, tuple[dict[str, float], dict[str, Any]]] = {
+    "none": ({}, {"penalty": None}),
+    "l2": ({"l2": ALPHA}, {"penalty": "l2"}),
+    "l1": ({"l1": ALPHA}, {"penalty": "l1"}),
+    "elasticnet": (
+        {"l1": ALPHA * 0.25, "l2": ALPHA * 0.75},
+        {"penalty": "elasticnet", "l1_ratio": 0.25},
+    ),
+}
+
+
+@pytest.mark.parametrize("penalty", PENALTIES)
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("loss", LOSSES)
+def test_each_loss_schedule_and_penalty(loss: str, schedule: str, penalty: str) -> None:
+    our_loss, their_loss = LOSSES[loss]
+    rate, their_rate = SCHEDULES[schedule]
+    our_penalty, their_penalty = PENALTIES[penalty]
+    binary = isinstance(our_loss, sf.LogisticRegression._losses)
+    X, y = breast_cancer() if binary else diabetes()
+    if schedule == "optimal":  # its first rate is 3, at which larger numbers diverge
+        X = 0.1 * X
+    kind = linear_model.SGDClassifier if binary else linear_model.SGDRegressor
+    options = {"shuffle": False, "tol": None, "max_iter": 2, "alpha": ALPHA}
+    sgd = kind(**their_loss, **their_rate, **their_penalty, **options).fit(X, y)
+    model = (sf.LogisticRegression if binary else sf.LinearRegression)(
+        sf.optim.SGD(rate(our_loss)), our_loss, **our_penalty
+    )
+    for kernel in ("numpy", "compiled"):
+        fit = fit_offline(model, X, y, epochs=2, kernel=kernel)
+        assert fit.n_updates == sgd.t_ - 1 == 2 * len(y)
+        assert_equal(fit.parameters, sgd)
+    if "l1" in our_penalty and schedule == "constant":
+        assert (fit.parameters == 0).sum() == (sgd.coef_ == 0).sum()
+
+
+def test_a_large_l2_turns_weights_round_here_and_stops_at_0_there() -> None:
+    """scikit-learn multiplies the weights by max(0, 1 - lr alpha), we by 1 - lr l2."""
+    X, y = np.array([[1.0], [0.0]]), np.array([1.0, 0.0])
+    options = {"alpha": 3.0, "penalty": "l2", "fit_intercept": False, "max_iter": 1}
+    sgd = linear_model.SGDRegressor(eta0=1.0, **options, **PLAIN).fit(X, y)
+    model = sf.LinearRegression(
+        sf.optim.SGD(1.0), sf.losses.HalfSquared(), l2=3.0, fit_intercept=False
+    )
+    assert sgd.coef_[0] == 0.0  # 1, then 1 * max(0, 1 - 3)
+    assert fit_offline(model, X, y).parameters[1] == -2.0  # 1, then 1 * (1 - 3)
+
+
+@pytest.mark.filterwarnings("ignore::streamfit.errors.UpdateRefusedWarning")
+def test_slopes_are_bounded_at_1e12_there() -> None:
+    X, y = np.array([[1.0]]), np.array([1e13])
+    options = {"penalty": None, "fit_intercept": False, "max_iter": 1}
+    sgd = linear_model.SGDRegressor(eta0=1.0, **options, **PLAIN).fit(X, y)
+    half = {"loss": sf.losses.HalfSquared(), "fit_intercept": False}
+    free = sf.LinearRegression(sf.optim.SGD(1.0), **half)
+    clipped = sf.LinearRegression(sf.optim.SGD(1.0), clip_gradient=1e12, **half)
+    assert sgd.coef_[0] == fit_offline(clipped, X, y).parameters[1] == 1e12
+    assert fit_offline(free, X, y).parameters[1] == 1e13
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_weighted_samples_in_blocks(kind: str) -> None:
     ours, theirs, data = KINDS[kind]

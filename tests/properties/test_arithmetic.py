@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 import streamfit as sf
@@ -55,18 +56,43 @@ def test_sigmoid_never_falls(ends: list[float]) -> None:
     assert sigmoid_one(ends[0]) <= sigmoid_one(ends[1])
 
 
-LOSSES = (sf.losses.Squared(), sf.losses.HalfSquared(), sf.losses.Log())
+H = 1e-4
+SMOOTH = (sf.losses.Squared(), sf.losses.HalfSquared(), sf.losses.Log(), sf.losses.Poisson())
+CORNERS: dict[Loss, Callable[[float, float], list[float]]] = {
+    # where the slope (or the slope's slope) of a loss jumps, as predictors
+    sf.losses.Absolute(): lambda y, s: [y],
+    sf.losses.Huber(0.7): lambda y, s: [y - 0.7, y + 0.7],
+    sf.losses.EpsilonInsensitive(0.7): lambda y, s: [y - 0.7, y + 0.7],
+    sf.losses.EpsilonInsensitive(0.0): lambda y, s: [y],
+    sf.losses.Quantile(0.8): lambda y, s: [y],
+    sf.losses.Hinge(): lambda y, s: [s],
+    sf.losses.Hinge(0.0): lambda y, s: [0.0],
+    sf.losses.SquaredHinge(0.7): lambda y, s: [0.7 * s],
+    sf.losses.ModifiedHuber(): lambda y, s: [s, -s],
+}
 
 
-@pytest.mark.parametrize("loss", LOSSES, ids=repr)
-@given(st.floats(-30, 30), st.floats(-30, 30))
+@pytest.mark.parametrize("loss", [*SMOOTH, *CORNERS], ids=repr)
+@given(st.floats(-5, 5), st.floats(-5, 5))
 def test_the_gradient_is_the_slope_of_the_loss(loss: Loss, p: float, y: float) -> None:
-    if isinstance(loss, sf.losses.Log):
+    if isinstance(loss, sf.LogisticRegression._losses):
         y = float(y > 0)
-    h = 1e-4
-    slope = (loss.value(p + h, y) - loss.value(p - h, y)) / (2 * h)
-    # rounding: ulp(loss) / 2h; truncation: h^2/6 of a third derivative, which is below 0.1
-    assert loss.gradient(p, y) == pytest.approx(slope, rel=0, abs=1e-8)
+    for corner in CORNERS.get(loss, lambda y, s: [])(y, 2 * y - 1):
+        assume(abs(p - corner) > 2 * H)
+    slope = (loss.value(p + H, y) - loss.value(p - H, y)) / (2 * H)
+    # rounding: ulp(loss) / 2h, below 3e-11; truncation: h^2/6 of a third derivative, which is
+    # exp(p) for Poisson and below 0.1 for the others
+    third = math.exp(p + H) if isinstance(loss, sf.losses.Poisson) else 0.1
+    assert loss.gradient(p, y) == pytest.approx(slope, rel=0, abs=H**2 / 6 * third + 1e-9)
+
+
+@pytest.mark.parametrize("loss", CORNERS, ids=repr)
+@pytest.mark.parametrize("y", [0.0, 1.0])
+def test_at_a_corner_the_gradient_is_a_subgradient(loss: Loss, y: float) -> None:
+    for p in CORNERS[loss](y, 2 * y - 1):
+        g = loss.gradient(p, y)
+        for other in (p - 3.0, p - 1e-3, p + 1e-3, p + 3.0):
+            assert loss.value(other, y) >= loss.value(p, y) + g * (other - p) - 1e-12
 
 
 @given(st.floats(-800, 800), st.booleans())
