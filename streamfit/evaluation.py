@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from streamfit.errors import ConfigurationError
+from streamfit.errors import BadSampleError, ConfigurationError
 from streamfit.types import Block, FloatArray, Learner
 
 __all__ = ["Evaluation"]
@@ -49,17 +49,26 @@ class Evaluation:
                 metric
             )
 
-    def learn(self, block: Block, start: int, stop: int) -> None:
-        """Let the model learn samples `start` to `stop`, and score what it predicted before."""
-        if not self.metrics:
-            self._model.learn_block(block, start, stop)
-            return
-        predictors = np.empty(len(block))
+    def learn(self, block: Block, start: int, stop: int) -> BadSampleError | None:
+        """Let the model learn samples `start` to `stop`, and score what it predicted before.
+
+        Returns
+        -------
+        BadSampleError or None
+            What the model refused, and where it stopped. It is not raised, so that an error
+            which a metric raises, of whatever type, is never taken for it.
+        """
+        predictors = np.empty(len(block)) if self.metrics else None
         before = self._model.n_samples
+        bad = None
         try:
             self._model.learn_block(block, start, stop, predictors)
+        except BadSampleError as error:
+            bad = error
         finally:
-            self._score(block, start, start + self._model.n_samples - before, predictors)
+            if predictors is not None:
+                self._score(block, start, start + self._model.n_samples - before, predictors)
+        return bad
 
     def _score(self, block: Block, start: int, stop: int, predictors: FloatArray) -> None:
         predictions = self._model.predictions(predictors[start:stop])

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from bisect import bisect_left
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from streamfit.errors import (
     CheckpointError,
     CheckpointMismatchError,
     ConfigurationError,
-    StreamfitError,
+    SourceError,
 )
 from streamfit.evaluation import Evaluation
 from streamfit.journal import Journal
@@ -218,14 +219,14 @@ class Trainer:
         self._evaluation.load_state_dict(loss)
         self._position = dict(saved.position)
         self._resumed_at = self._n_samples
-        self._epoch = min(self._epoch, self.epochs - 1)
         _log.info(
             "event=resumed checkpoint=%d samples=%d position=%s",
             saved.number, self._n_samples, saved.position,
         )  # fmt: skip
 
     def _train(self) -> None:
-        while True:
+        # an earlier run went further if it had more epochs; the same number reads on at the end
+        while self._epoch < self.epochs:
             self._read()
             if self._stop.signal_name is not None:
                 _log.info("event=stopped signal=%s", self._stop.signal_name)
@@ -242,6 +243,14 @@ class Trainer:
     def _read(self) -> None:
         """Make one pass over the source, from its position to its end."""
         blocks = iter(self.source)
+        with ExitStack() as stack:
+            if isinstance(blocks, Generator):
+                stack.callback(blocks.close)  # whatever ends the run; a thread may be behind it
+            if isinstance(self.source, IterableSource):
+                stack.callback(setattr, self.source, "max_block", self.source.max_block)
+            self._take_all(blocks)
+
+    def _take_all(self, blocks: Iterator[Block]) -> None:
         # a live source hands out empty blocks, others are interrupted while they wait
         live = getattr(self.source, "live", False)
         while self._remaining != 0 and self._stop.signal_name is None:
@@ -258,20 +267,29 @@ class Trainer:
 
     def _take(self, block: Block) -> None:
         """Learn a block in strides, and look up after each: a block may be of any length."""
+        _check_lengths(block)
+        undecoded = sorted(block.errors)
         done = 0
         while done < len(block) and self._remaining != 0 and self._stop.signal_name is None:
             stop = min(len(block), done + self._stride)
             while done < stop and self._remaining != 0:
-                done = self._learn(block, done, stop)
+                k = bisect_left(undecoded, done)
+                end = min(stop, undecoded[k]) if k < len(undecoded) else stop
+                done = self._learn(block, done, end)
             self._look_at_the_clock()
-            for listener in self._listeners:
-                listener(self._progress())
-        if not len(block):
-            self._look_at_the_clock()
+            self._tell()
+        if not len(block) and self._look_at_the_clock():
+            self._tell()
 
-    def _learn(self, block: Block, start: int, stop: int) -> int:
-        """Learn from `start` up to `stop`, or past the next bad sample; return how far."""
-        end = min((i for i in block.errors if start <= i < stop), default=stop)
+    def _tell(self) -> None:
+        for listener in self._listeners:
+            listener(self._progress())
+
+    def _learn(self, block: Block, start: int, end: int) -> int:
+        """Learn from `start` up to `end`, or past a bad sample; return how far.
+
+        Sample `start` itself may be undecoded, none after it up to `end` is.
+        """
         if self._remaining is not None:
             end = min(end, start + self._remaining)
         error = block.errors.get(start)
@@ -282,13 +300,11 @@ class Trainer:
             refused = self.model.n_refused
             self._journal.before(block)
             try:
-                self._evaluation.learn(block, start, end)
-            except BadSampleError as bad:
-                error = bad
+                error = self._evaluation.learn(block, start, end)
             finally:  # a metric may raise; what is learned counts all the same
                 done += self.model.n_samples - n_samples
                 if done > start:
-                    self._position[block.key] = block.offsets[done - 1] + 1
+                    self._position[block.key] = int(block.offsets[done - 1]) + 1
                     self._journal.learned(block, start, done)
             if not had_pending or self.model.n_updates > n_updates:
                 self._pending_since = time.monotonic()
@@ -302,24 +318,27 @@ class Trainer:
     def _refuse(self, block: Block, i: int, error: BadSampleError) -> None:
         """Deal with bad sample `i`, which the model has not seen."""
         if error.source is None:
-            error.at(block.source, block.partition, block.offsets[i])
+            error.at(block.source, block.partition, int(block.offsets[i]))
         if self.on_bad_sample == "raise":
             raise error
         self._n_bad += 1
-        self._position[block.key] = block.offsets[i] + 1
+        self._position[block.key] = int(block.offsets[i]) + 1
         self._journal.skipped(block, i, error)
         _log.warning("event=bad_sample error=%s", error)
 
-    def _look_at_the_clock(self) -> None:
-        if (
+    def _look_at_the_clock(self) -> bool:
+        """Flush after `max_wait`, save when it is time; return whether it was flushed."""
+        late = (
             self.max_wait is not None
             and self.model.n_pending
             and time.monotonic() - self._pending_since >= self.max_wait
-        ):
+        )
+        if late:
             _log.info("event=flush reason=max_wait pending=%d", self.model.n_pending)
             self._flush("max_wait", "apply")
         if self.checkpoint is not None and self.checkpoint.due(self.model.n_updates):
             self._save()
+        return late
 
     def _flush(self, reason: str, last_batch: str) -> None:
         refused = self.model.n_refused
@@ -358,7 +377,7 @@ class Trainer:
         """Keep what was learned before the failure, whose own error must reach the user."""
         try:
             self._save()
-        except StreamfitError as error:
+        except Exception as error:
             _log.error("event=checkpoint_failed error=%s", error)
 
     @property
@@ -405,3 +424,15 @@ class Trainer:
         return TrainingReport(
             **shared, digest=self.model.digest(), stopped_by=self._stop.signal_name
         )
+
+
+def _check_lengths(block: Block) -> None:
+    """Refuse a block whose parts do not belong together, before anything of it is learned."""
+    n = len(block)
+    parts = {"x": block.x, "offsets": block.offsets, "w": block.w}
+    for name, values in parts.items():
+        if values is not None and len(values) != n:
+            raise SourceError(
+                f"source {block.source!r} handed out a block of {n} labels whose {name} has "
+                f"{len(values)} entries"
+            )

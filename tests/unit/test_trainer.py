@@ -3,6 +3,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,10 @@ from streamfit.errors import (
     CheckpointMismatchError,
     ConfigurationError,
     SourceError,
+    UpdateRefusedWarning,
 )
 from streamfit.testing.sources import SplitSource
+from streamfit.types import Block
 
 SAMPLES = [({"x": float(i % 3), "z": 1.0 / (1 + i)}, i % 3 == 1) for i in range(500)]
 
@@ -252,3 +255,159 @@ def test_the_progress_bar_shows_only_on_a_terminal() -> None:
     assert "500/500" in screen.getvalue()
     assert "loss 0." in screen.getvalue()
     sf.Trainer(sf.LogisticRegression(), SAMPLES, progress=True).run()
+
+
+class Blocks:
+    """A source of given blocks."""
+
+    def __init__(self, *blocks: Block, live: bool = False) -> None:
+        self.blocks = blocks
+        self.live = live
+
+    def __iter__(self) -> Iterator[Block]:
+        yield from self.blocks
+
+    def position(self) -> dict[str, int]:
+        return {"mine:0": 0}
+
+    def seek(self, position: dict[str, int]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+X4, Y4 = [{"a": 1.0}] * 4, [True] * 4
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        Block(x=X4, y=Y4, source="mine"),
+        Block(x=X4[:3], y=Y4, source="mine", offsets=range(4)),
+        Block(x=X4, y=Y4[:3], source="mine", offsets=range(4)),
+        Block(x=X4, y=Y4, w=[1.0], source="mine", offsets=range(4)),
+        Block(x=np.eye(4), y=np.ones(4), source="mine", offsets=range(3)),
+    ],
+)
+def test_a_block_that_does_not_fit_together_is_refused_whole(block: Block, tmp_path: Path) -> None:
+    model = sf.LogisticRegression()
+    with pytest.raises(SourceError, match="source 'mine'"):
+        sf.Trainer(model, Blocks(block), checkpoint=sf.Checkpointer(tmp_path)).run()
+    saved = sf.Checkpointer(tmp_path).latest()
+    assert saved is not None
+    assert (model.n_samples, saved.model["n_samples"], saved.position) == (0, 0, {"mine:0": 0})
+
+
+class BadFloat:
+    def __float__(self) -> float:
+        raise RuntimeError("no number")
+
+
+class BadMetric:
+    def __init__(self, error: Exception) -> None:
+        self.error: Exception | None = error
+        self.n = 0
+
+    def update(self, *_: object) -> None:
+        self.n += 1
+        if self.n == 7 and self.error is not None:
+            raise self.error
+
+    def get(self) -> float:
+        return 0.0
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+@pytest.mark.parametrize("kind", ["metric", "bad metric", "float", "warning"])
+def test_a_failure_saves_a_position_that_fits_the_model(
+    kind: str, batch_size: int, tmp_path: Path
+) -> None:
+    samples: list[Any] = list(SAMPLES[:20])
+    error: type[Exception] = RuntimeError
+    options: dict[str, Any] = {}
+    if kind == "metric":
+        options["metrics"] = BadMetric(RuntimeError("metric"))
+    elif kind == "bad metric":
+        options["metrics"], error = BadMetric(BadSampleError("metric")), BadSampleError
+    elif kind == "float":
+        samples[9] = ({"x": BadFloat()}, True)
+    else:
+        samples[9:11] = [({"x": 1e308}, label, 1e308) for label in (True, False)]
+        error = UpdateRefusedWarning
+    model = sf.LogisticRegression(sf.optim.SGD(1e6), batch_size=batch_size)
+    trainer = sf.Trainer(
+        model, samples, checkpoint=sf.Checkpointer(tmp_path), on_bad_sample="skip", **options
+    )
+    with warnings.catch_warnings(action="error"), pytest.raises(error):
+        trainer.run()
+    saved = sf.Checkpointer(tmp_path).latest()
+    assert saved is not None
+    assert saved.trainer["n_bad"] == 0
+    assert saved.model["n_samples"] == model.n_samples >= 7
+    assert saved.position == {"samples:0": model.n_samples}
+
+
+def test_a_block_full_of_bad_records_is_linear() -> None:
+    n = 20_000
+    errors = {i: BadSampleError("garbage") for i in range(n)}
+    block = Block(x=[None] * n, y=[None] * n, source="mine", offsets=range(n), errors=errors)
+    logging.getLogger("streamfit").setLevel(logging.ERROR)
+    try:
+        began = time.process_time()
+        report = sf.Trainer(sf.LogisticRegression(), Blocks(block), on_bad_sample="skip").run()
+        seconds = time.process_time() - began
+    finally:
+        logging.getLogger("streamfit").setLevel(logging.NOTSET)
+    assert (report.n_bad, report.position) == (n, {"mine:0": n})
+    assert seconds < 5
+
+
+def test_another_number_of_epochs_on_one_directory(tmp_path: Path) -> None:
+    def train(epochs: int, n: int = 10) -> sf.TrainingReport:
+        return sf.Trainer(
+            sf.LogisticRegression(batch_size=4),
+            SAMPLES[:n],
+            epochs=epochs,
+            checkpoint=sf.Checkpointer(tmp_path),
+        ).run()
+
+    reports = [train(epochs) for epochs in (3, 1, 3, 2, 5)]
+    assert [report.n_samples for report in reports] == [30, 30, 30, 30, 50]
+    assert [report.n_epochs for report in reports] == [3, 3, 3, 3, 5]
+    assert len({report.digest for report in reports[:4]}) == 1
+    straight = sf.Trainer(sf.LogisticRegression(batch_size=4), SAMPLES[:10], epochs=5).run()
+    assert reports[-1].digest == straight.digest
+    grown = train(5, 12)  # a source that grew: the last epoch goes on
+    assert (grown.n_samples, grown.n_epochs) == (52, 5)
+
+
+def test_numpy_offsets_can_be_saved(tmp_path: Path) -> None:
+    errors = {3: BadSampleError("garbage")}
+    block = Block(x=X4, y=Y4, source="mine", offsets=np.arange(4), errors=errors)  # type: ignore[arg-type]
+    report = sf.Trainer(
+        sf.LogisticRegression(),
+        Blocks(block),
+        checkpoint=sf.Checkpointer(tmp_path),
+        on_bad_sample="skip",
+    ).run()
+    assert report.position == {"mine:0": 4}
+    assert type(report.position["mine:0"]) is int
+
+
+def test_listeners_hear_of_an_update_on_a_quiet_stream() -> None:
+    told: list[int] = []
+    empty = Block(x=[], y=[], source="mine")
+
+    class Quiet(Blocks):
+        def __iter__(self) -> Iterator[Block]:
+            yield Block(x=X4, y=Y4, source="mine", offsets=range(4))
+            for _ in range(3):
+                time.sleep(0.1)
+                yield empty
+
+    sf.Trainer(
+        sf.LogisticRegression(batch_size=100),
+        Quiet(live=True),
+        max_wait=0.05,
+        callbacks=[lambda progress: told.append(progress.n_updates)],
+    ).run()
+    assert told == [0, 1]
