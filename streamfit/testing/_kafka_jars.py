@@ -97,7 +97,7 @@ def _cache_folder() -> Path:
         return Path(chosen)
     here = Path.cwd()
     for folder in (here, *here.parents):
-        if (folder / "pyproject.toml").exists():
+        if (folder / "streamfit" / "testing" / "pom.xml").exists():  # streamfit's own checkout
             return folder / ".cache"
     return Path.home() / ".cache" / "streamfit"
 
