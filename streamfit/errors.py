@@ -43,6 +43,24 @@ __all__ = [
 ]
 
 
+def shown(value: object, limit: int = 60) -> str:
+    """Return `repr(value)`, cut to `limit` characters: for a message about any value at all.
+
+    Examples
+    --------
+    >>> from streamfit.errors import shown
+    >>> shown("a" * 100, 12)
+    "'aaaaaaaa..."
+    >>> shown(10**5000)
+    '<int that cannot be shown>'
+    """
+    try:
+        text = repr(value[:limit] if isinstance(value, str | bytes) else value)
+    except Exception:  # whatever the value's own __repr__ raises; digits of a huge int
+        return f"<{type(value).__name__} that cannot be shown>"
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
 class StreamfitError(Exception):
     """Base of every error raised by streamfit and its connectors."""
 
@@ -92,7 +110,9 @@ class BadSampleError(StreamfitError, ValueError):
         return self
 
     def __str__(self) -> str:
-        text = self.reason if self.feature is None else f"feature {self.feature!r}: {self.reason}"
+        text = (
+            self.reason if self.feature is None else f"feature {shown(self.feature)}: {self.reason}"
+        )
         if self.source is None:
             return text
         return f"{text} (source {self.source!r}, partition {self.partition}, offset {self.offset})"

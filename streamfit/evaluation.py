@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections import UserList
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
-from streamfit.errors import BadSampleError, ConfigurationError
+from streamfit.errors import BadSampleError, ConfigurationError, shown
 from streamfit.types import Block, FloatArray, Learner
 
 __all__ = ["Evaluation"]
+
+
+def _flat(metrics: Any) -> Iterator[Any]:
+    """Yield single metrics; a sum of metrics, which River makes of `+`, is a list of them."""
+    if hasattr(metrics, "update") and not isinstance(metrics, UserList):
+        yield metrics
+        return
+    if not isinstance(metrics, Iterable):
+        raise ConfigurationError(f"metrics: {shown(metrics)} is not a River metric")
+    for metric in metrics:
+        if isinstance(metric, UserList):
+            yield from _flat(metric)
+        else:
+            yield metric
 
 
 class Evaluation:
@@ -36,7 +51,11 @@ class Evaluation:
     def __init__(self, model: Learner, metrics: Iterable[Any] = ()) -> None:
         self._model = model
         self.metrics: dict[str, Any] = {}
-        for metric in [metrics] if hasattr(metrics, "update") else metrics:
+        for metric in _flat(metrics):
+            if isinstance(metric, type):
+                raise ConfigurationError(
+                    f"metrics: pass an instance, {metric.__name__}(), not the class"
+                )
             if not hasattr(metric, "update") or not hasattr(metric, "get"):
                 raise ConfigurationError(f"metrics: {metric!r} is not a River metric")
             works_with = getattr(metric, "works_with", None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any
 
 from streamfit.types import Position
@@ -86,8 +87,20 @@ class TrainingReport(Progress):
             ("epochs", f"{self.n_epochs:,}"),
             ("resumed at", "-" if self.resumed_at is None else f"{self.resumed_at:,}"),
             ("progressive loss", f"{self.progressive_loss:.6f}"),
-            *((name, f"{metric.get():.6f}") for name, metric in self.metrics.items()),
+            *((name, _told(metric)) for name, metric in self.metrics.items()),
             ("samples/s", f"{self.samples_per_second:,.0f}"),
             ("digest", self.digest[:16]),
         ]
-        return "\n".join(f"{name:<18}{value:>18}" for name, value in rows)
+        return "\n".join(
+            f"{name}\n{value}" if "\n" in value else f"{name:<18}{value:>18}"
+            for name, value in rows
+        )
+
+
+def _told(metric: Any) -> str:
+    """Return a metric's number; some are a table of many."""
+    try:
+        value = metric.get()
+    except NotImplementedError:
+        return str(metric)
+    return f"{float(value):.6g}" if isinstance(value, Real) else str(metric)
