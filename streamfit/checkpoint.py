@@ -37,6 +37,7 @@ __all__ = ["Checkpoint", "Checkpointer", "check_same_model", "read"]
 _log = logging.getLogger(__name__)
 _NAME = re.compile(r"checkpoint-([0-9]{8,})\.safetensors")
 _TEMPORARY = ".checkpoint-*.tmp"
+_PRUNED_RETRIES = 20  # a name that is still there but leads nowhere (a link) ends them
 
 
 class Checkpointer:
@@ -92,6 +93,7 @@ class Checkpointer:
         self.every_updates = every_updates
         self.keep = keep
         self._lock: TextIO | None = None
+        self._owner = 0  # the process that took the lock
         self._number = 0  # highest number tried so far
         self._corrupt: set[Path] = set()  # known bad, so not counted in `keep`
         self._saved_time = 0.0
@@ -125,7 +127,7 @@ class Checkpointer:
             except BaseException:
                 lock.close()
                 raise
-        self._lock = lock
+        self._lock, self._owner = lock, os.getpid()
         self._saved_time = time.monotonic()
         return self
 
@@ -133,6 +135,9 @@ class Checkpointer:
         """Release the lock; calling it again does nothing."""
         # The lock file stays: removing it would let two trainers lock two files of one name.
         if self._lock is not None:
+            if self._owner == os.getpid():  # a forked child keeps the file open, and the lock
+                with contextlib.suppress(OSError):
+                    fcntl.flock(self._lock, fcntl.LOCK_UN)
             self._lock.close()
             self._lock = None
 
@@ -168,7 +173,12 @@ class Checkpointer:
             decide, never for this method.
         CheckpointMismatchError
             When the newest valid file is of a newer format.
+        CheckpointError
+            When a file cannot be read.
         """
+        return self._latest(_PRUNED_RETRIES)
+
+    def _latest(self, retries: int) -> Checkpoint | None:
         files = self.list()
         for file in reversed(files):
             try:
@@ -177,8 +187,8 @@ class Checkpointer:
                 _log.warning("skipping %s: %s", file.name, error)
                 self._corrupt.add(file)
             except CheckpointError as error:
-                if isinstance(error.__cause__, FileNotFoundError):
-                    return self.latest()  # pruned by the trainer since we listed it
+                if retries and isinstance(error.__cause__, FileNotFoundError):
+                    return self._latest(retries - 1)  # pruned by the trainer since we listed it
                 raise
             else:
                 self._saved_updates = None

@@ -346,3 +346,32 @@ def test_corrupt_file_is_named_in_the_log(tmp_path: Path, caplog: pytest.LogCapt
     assert found.trainer == {"k": 1}
     assert "checkpoint-00000002.safetensors" in caplog.text
     assert "header claims" in caplog.text
+
+
+def test_a_link_that_leads_nowhere_is_unreadable(tmp_path: Path) -> None:
+    with Checkpointer(tmp_path) as checkpointer:
+        checkpointer.save(checkpoint())
+        (tmp_path / "checkpoint-00000002.safetensors").symlink_to(tmp_path / "gone")
+        with pytest.raises(CheckpointError, match=r"cannot read checkpoint .*00000002"):
+            checkpointer.latest()
+
+
+def test_closing_unlocks_although_a_forked_child_lives(tmp_path: Path) -> None:
+    first = Checkpointer(tmp_path).open()
+    waits, ends = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.close(ends)
+            os.read(waits, 1)
+            first.close()  # not the child's to unlock
+        finally:
+            os._exit(0)
+    os.close(waits)
+    try:
+        first.close()
+        with Checkpointer(tmp_path):
+            pass
+    finally:
+        os.close(ends)
+        os.waitpid(child, 0)
