@@ -10,13 +10,18 @@ import contextlib
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from streamfit.errors import BadSampleError, ConfigurationError, SourceError, UnsupportedError
+from streamfit.core import frames
+from streamfit.errors import (
+    BadSampleError,
+    ConfigurationError,
+    SourceError,
+    UnsupportedError,
+    shown,
+)
 from streamfit.types import Block, FeatureName, Position
 
 __all__ = ["ArraySource", "IterableSource"]
@@ -44,13 +49,13 @@ class ArraySource:
     Parameters
     ----------
     X
-        Array of shape (n, n_features).
+        Array of shape (n, n_features), or a data frame (pandas, polars, Arrow, ...).
     y
-        `n` labels.
+        `n` labels: a list, an array or a series.
     w
         `n` sample weights, or None.
     features
-        Names of the columns; without them they are named 0, 1, 2, ...
+        Names of the columns; without them those of the frame, or 0, 1, 2, ... for an array.
 
     Raises
     ------
@@ -71,16 +76,14 @@ class ArraySource:
     def __init__(
         self, X: Any, y: Any, w: Any = None, *, features: Iterable[FeatureName] | None = None
     ) -> None:
-        self._X = np.asarray(X)
-        if self._X.ndim != 2:
-            raise ConfigurationError(f"X must have shape (n, n_features), not {self._X.shape}")
-        n, n_features = self._X.shape
-        self._y = np.asarray(y)
-        self._w = None if w is None else np.asarray(w)
-        for name, values in (("y", self._y), ("w", self._w)):
-            if values is not None and values.shape != (n,):
-                raise ConfigurationError(f"{name} must have shape ({n},), not {values.shape}")
-        self._features = None if features is None else list(features)
+        try:
+            self._X, names = frames.as_table(X)
+            n, n_features = self._X.shape
+            self._y = frames.as_vector(y, "y", n)
+            self._w = None if w is None else frames.as_vector(w, "w", n)
+        except BadSampleError as error:
+            raise ConfigurationError(error.reason) from None
+        self._features = names if features is None else list(features)
         if self._features is not None and len(self._features) != n_features:
             raise ConfigurationError(f"{len(self._features)} feature names, {n_features} columns")
         self._row = 0
@@ -117,6 +120,13 @@ class ArraySource:
         """Do nothing; there is nothing to release."""
 
 
+@dataclass
+class _End:
+    """Last item on the queue of a reading thread."""
+
+    error: BaseException | None = None
+
+
 class IterableSource:
     """Any Python iterable of samples `(x, y)` or `(x, y, w)`.
 
@@ -140,6 +150,11 @@ class IterableSource:
     Resuming takes a fresh iterator and skips the samples before the position, so the iterable
     must produce the same samples again. A generator object can be read only once.
 
+    Samples are collected into blocks of up to 256 for at most 0.02 seconds, but unless `live` is
+    set the time is looked at only when a sample arrives. So when the iterable pauses, up to a
+    block of samples waits in the buffer, not yet learned, until the next one comes. For a stream
+    that pauses set `live=True` (a `Trainer` with `max_wait` does that).
+
     Examples
     --------
     >>> from streamfit import IterableSource
@@ -151,6 +166,10 @@ class IterableSource:
     def __init__(
         self, iterable: Iterable[Any] | Callable[[], Iterator[Any]], *, live: bool = False
     ) -> None:
+        if frames.is_frame(iterable) and not callable(iterable):
+            raise ConfigurationError(
+                "a data frame is not an iterable of samples; use ArraySource(frame, y)"
+            )
         if not callable(iterable) and not hasattr(iterable, "__iter__"):
             raise ConfigurationError(
                 f"source must be a Source or an iterable of samples, not {type(iterable).__name__}"
@@ -171,12 +190,14 @@ class IterableSource:
         if self.live and self._iterator is not None:
             self.seek(self.position())  # the thread of the pass before may have read ahead
         samples = self._from_position()
-        for batch in _on_a_thread(samples) if self.live else self._together(samples):
-            start = self._count
-            self._count += len(batch)
-            yield _as_block(batch, start)
+        batches = self._on_a_thread(samples) if self.live else self._together(samples)
+        with contextlib.closing(batches):  # which ends the thread, at once
+            for batch in batches:
+                start = self._count
+                self._count += len(batch)
+                yield _as_block(batch, start)
 
-    def _together(self, samples: Iterator[Any]) -> Iterator[list[Any]]:
+    def _together(self, samples: Iterator[Any]) -> Generator[list[Any]]:
         """Collect what arrives without a pause; if the iterable raises, hand on what came."""
         batch: list[Any] = []
         try:
@@ -193,6 +214,49 @@ class IterableSource:
             raise
         if batch:
             yield batch
+
+    def _on_a_thread(self, samples: Iterator[Any]) -> Generator[list[Any]]:
+        """Collect on a thread; hand out empty batches while nothing arrives."""
+        arrived: queue.Queue[Any] = queue.Queue(maxsize=4 * _BLOCK_SAMPLES)
+        stopped = threading.Event()
+
+        def put(item: Any) -> None:
+            while not stopped.is_set():
+                with contextlib.suppress(queue.Full):
+                    return arrived.put(item, timeout=_IDLE_SECONDS)
+
+        def read() -> None:
+            try:
+                for sample in samples:
+                    put(sample)
+                    if stopped.is_set():
+                        return
+            except BaseException as error:  # the consumer raises it
+                put(_End(error))
+            else:
+                put(_End())
+
+        threading.Thread(target=read, name="streamfit-source", daemon=True).start()
+        try:
+            while True:
+                batch: list[Any] = []
+                end = None
+                with contextlib.suppress(queue.Empty):
+                    item = arrived.get(timeout=_IDLE_SECONDS)
+                    while not isinstance(item, _End):
+                        batch.append(item)
+                        if len(batch) >= self.max_block:
+                            break
+                        item = arrived.get_nowait()
+                    else:
+                        end = item
+                yield batch
+                if end is not None:
+                    if end.error is not None:
+                        raise end.error
+                    return
+        finally:
+            stopped.set()
 
     def _from_position(self) -> Iterator[Any]:
         if self._iterator is None:
@@ -227,57 +291,6 @@ class IterableSource:
             close()
 
 
-@dataclass
-class _End:
-    """Last item on the queue of a reading thread."""
-
-    error: BaseException | None = None
-
-
-def _on_a_thread(samples: Iterator[Any]) -> Iterator[list[Any]]:
-    """Collect on a thread; hand out empty batches while nothing arrives."""
-    arrived: queue.Queue[Any] = queue.Queue(maxsize=4 * _BLOCK_SAMPLES)
-    stopped = threading.Event()
-
-    def put(item: Any) -> None:
-        while not stopped.is_set():
-            with contextlib.suppress(queue.Full):
-                return arrived.put(item, timeout=_IDLE_SECONDS)
-
-    def read() -> None:
-        try:
-            for sample in samples:
-                put(sample)
-                if stopped.is_set():
-                    return
-        except BaseException as error:  # the consumer raises it
-            put(_End(error))
-        else:
-            put(_End())
-
-    threading.Thread(target=read, name="streamfit-source", daemon=True).start()
-    try:
-        while True:
-            batch: list[Any] = []
-            end = None
-            with contextlib.suppress(queue.Empty):
-                item = arrived.get(timeout=_IDLE_SECONDS)
-                while not isinstance(item, _End):
-                    batch.append(item)
-                    if len(batch) == _BLOCK_SAMPLES:
-                        break
-                    item = arrived.get_nowait()
-                else:
-                    end = item
-            yield batch
-            if end is not None:
-                if end.error is not None:
-                    raise end.error
-                return
-    finally:
-        stopped.set()
-
-
 def _as_block(batch: list[Any], start: int) -> Block:
     """Make a block of samples; an item that is no sample becomes an error at its place."""
     xs: list[Any] = []
@@ -296,7 +309,7 @@ def _as_block(batch: list[Any], start: int) -> Block:
         except (TypeError, ValueError):
             x, y = None, None
             errors[i] = BadSampleError(
-                f"a sample must be (x, y) or (x, y, w), not {repr(sample)[:60]}"
+                f"a sample must be (x, y) or (x, y, w), not {shown(sample)}"
             ).at("samples", 0, start + i)
         xs.append(x)
         ys.append(y)

@@ -70,7 +70,9 @@ class Trainer:
         A `Checkpointer`. When its directory holds a checkpoint, `run` continues from there. What
         is applied in which order is recorded beside the checkpoints (see `streamfit.journal`).
     max_wait
-        Seconds after which a partial micro-batch of a live stream is applied.
+        Seconds after which a partial micro-batch of a live stream is applied. Without it, up to
+        a block of samples may also wait in the buffer of an iterable that pauses; pass a
+        `max_wait`, or an `IterableSource` with `live=True`.
     on_bad_sample
         `"raise"` a `BadSampleError`, or `"skip"`: count and log the sample, and go on.
     max_samples
@@ -80,6 +82,11 @@ class Trainer:
         Functions called with a `Progress` every 1024 samples, or sooner when a block ends.
     progress
         Show a progress bar, where there is a terminal.
+
+    Notes
+    -----
+    A run leaves its source where it ended. When the same Trainer runs a second time over a list,
+    it learns nothing more: the source is at its end. For more passes use `epochs`.
 
     Examples
     --------
@@ -330,7 +337,7 @@ class Trainer:
         """Flush after `max_wait`, save when it is time; return whether it was flushed."""
         late = (
             self.max_wait is not None
-            and self.model.n_pending
+            and self.model.n_pending > 0
             and time.monotonic() - self._pending_since >= self.max_wait
         )
         if late:

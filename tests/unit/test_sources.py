@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from streamfit.errors import BadSampleError, ConfigurationError, SourceError, UnsupportedError
@@ -146,3 +147,28 @@ def test_a_live_source_hands_out_empty_blocks_while_it_waits() -> None:
     sizes = [len(block) for block in IterableSource(pausing, live=True)]
     assert sum(sizes) == 3
     assert 0 in sizes[1:-1]
+
+
+def test_max_block_holds_for_a_live_source() -> None:
+    source = IterableSource(lambda: numbers(50), live=True)
+    source.max_block = 3
+    sizes = [len(block) for block in source]
+    assert sum(sizes) == 50
+    assert max(sizes) == 3
+
+
+def test_array_source_takes_the_names_of_a_frame() -> None:
+    frame = pd.DataFrame({"a": [1.0, 2.0], "b": [3, 4]})
+    (block,) = ArraySource(frame, pd.Series([0.0, 1.0], index=[7, 8]))
+    assert block.features == ["a", "b"]
+    assert np.asarray(block.x).tolist() == [[1.0, 3.0], [2.0, 4.0]]
+    assert list(block.y) == [0.0, 1.0]
+    (block,) = ArraySource(frame, [0.0, 1.0], features=["c", "d"])
+    assert block.features == ["c", "d"]
+    (block,) = ArraySource(frame.to_numpy(), [0.0, 1.0])
+    assert block.features is None
+
+
+def test_a_frame_is_no_iterable_of_samples() -> None:
+    with pytest.raises(ConfigurationError, match="ArraySource"):
+        IterableSource(pd.DataFrame({"a": [1.0]}))

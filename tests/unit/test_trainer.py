@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import math
+import threading
 import time
 import warnings
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from river import metrics, utils
 
@@ -411,3 +413,77 @@ def test_listeners_hear_of_an_update_on_a_quiet_stream() -> None:
         callbacks=[lambda progress: told.append(progress.n_updates)],
     ).run()
     assert told == [0, 1]
+
+
+def test_a_report_prints_any_metric() -> None:
+    report = sf.Trainer(
+        sf.LogisticRegression(),
+        SAMPLES[:50],
+        metrics=[
+            metrics.Accuracy() + metrics.ROCAUC(),
+            metrics.ConfusionMatrix(),
+            metrics.ClassificationReport(),
+        ],
+    ).run()
+    assert list(report.metrics) == [
+        "Accuracy",
+        "ROCAUC",
+        "ConfusionMatrix",
+        "ClassificationReport",
+    ]
+    assert "ROCAUC" in str(report)
+    assert "Precision" in str(report)
+    both = sf.Trainer(
+        sf.LogisticRegression(), SAMPLES[:50], metrics=metrics.Accuracy() + metrics.ROCAUC()
+    ).run()
+    assert both.metrics["Accuracy"].get() == report.metrics["Accuracy"].get()
+
+
+@pytest.mark.parametrize("given", [metrics.Accuracy, [metrics.Accuracy]])
+def test_a_metric_class_is_refused(given: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"Accuracy\(\), not the class"):
+        sf.Trainer(sf.LogisticRegression(), SAMPLES, metrics=given)
+
+
+def test_a_failed_run_ends_the_thread_of_a_live_source() -> None:
+    def fail(_: object) -> None:
+        raise OSError("callback")
+
+    source = sf.IterableSource(lambda: iter(SAMPLES * 100), live=True)
+    try:
+        sf.Trainer(sf.LogisticRegression(), source, callbacks=[fail]).run()
+    except OSError:  # while the traceback holds on to every frame
+        deadline = time.monotonic() + 5
+        while any(t.name == "streamfit-source" for t in threading.enumerate()):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    else:
+        pytest.fail("the callback did not raise")
+
+
+def test_max_samples_leaves_the_source_as_it_was() -> None:
+    source = sf.IterableSource(SAMPLES)
+    before = source.max_block
+    sf.Trainer(sf.LogisticRegression(), source, max_samples=3).run()
+    assert source.max_block == before
+
+
+def test_a_data_frame_is_refused_as_a_source() -> None:
+    frame = pd.DataFrame({"a": [1.0], "b": [2.0]})
+    with pytest.raises(ConfigurationError, match="ArraySource"):
+        sf.Trainer(sf.LogisticRegression(), frame)
+
+
+def test_hostile_items_do_not_end_a_run_that_skips() -> None:
+    class Silent:
+        def __repr__(self) -> str:
+            raise RuntimeError("no")
+
+    items: list[Any] = [*SAMPLES[:5], 10**5000, Silent(), [Silent()], *SAMPLES[5:10]]
+    report = sf.Trainer(sf.LogisticRegression(), items, on_bad_sample="skip").run()
+    assert (report.n_samples, report.n_bad) == (10, 3)
+
+
+def test_a_bad_sample_error_is_short_whatever_the_feature() -> None:
+    assert len(str(BadSampleError("value is nan", feature="a" * 900_000))) < 200
+    assert "value is nan" in str(BadSampleError("value is nan", feature=10**5000))
