@@ -121,6 +121,49 @@ SF_INLINE double sf_exp(double x) {
     return p * two_a * two_b;
 }
 
+/* Natural logarithm of a positive number, and a power of one: our own, for the same reason. */
+SF_INLINE double sf_log(double x) {
+    int64_t e = 0;
+    if (x < DBL_MIN) {
+        x *= 18014398509481984.0; /* 2^54, out of the numbers below the normal ones */
+        e = -54;
+    }
+    uint64_t bits = sf_bits(x);
+    e += (int64_t)(bits >> 52) - 1023;
+    bits = (bits & 0x000fffffffffffffu) | 0x3ff0000000000000u;
+    double m;
+    memcpy(&m, &bits, sizeof m);
+    if (m > 1.4142135623730951) {
+        m *= 0.5;
+        e++;
+    }
+    /* log m = 2 atanh(s) by its series, |s| <= 0.172 */
+    const double s = (m - 1.0) / (m + 1.0), s2 = s * s;
+    double p = 1.0 / 23.0;
+    for (int k = 21; k >= 3; k -= 2) p = p * s2 + 1.0 / k;
+    const double k = (double)e;
+    return k * 6.93147180369123816490e-01 +
+           (2.0 * s + (2.0 * s * s2 * p + k * 1.90821492927058770002e-10));
+}
+
+SF_INLINE double sf_pow(double x, double y) {
+    if (y == 0.5) return sqrt(x);
+    if (y == floor(y) && y >= 0.0 && y <= 64.0) { /* few enough to multiply */
+        double power = 1.0;
+        for (int i = 0; i < (int)y; i++) power *= x;
+        return power;
+    }
+    return sf_exp(y * sf_log(x));
+}
+
+/* (1 + cos(x)) / 2 for x in [0, pi], as the square of the cosine of x / 2. */
+SF_INLINE double sf_half_cosine(double x) {
+    const double z = -0.25 * x * x;
+    double c = 1.0;
+    for (int k = 24; k >= 2; k -= 2) c = 1.0 + c * z / (double)(k * (k - 1));
+    return c * c;
+}
+
 SF_INLINE double sf_sigmoid(double z) {
     double e = sf_exp(-fabs(z));
     return (z >= 0 ? 1.0 : e) / (1.0 + e);
@@ -198,16 +241,16 @@ SF_INLINE int sf_label_is_valid(int loss, double y) {
 SF_INLINE double sf_learning_rate(const sf_linear *m) {
     const double t = (double)m->n_updates, *option = m->schedule_option;
     switch (m->schedule) {
-    case SF_INVERSE_SCALING: return m->lr / pow(t + 1.0, option[0]);
+    case SF_INVERSE_SCALING: return m->lr / sf_pow(t + 1.0, option[0]);
     case SF_OPTIMAL: return 1.0 / (option[0] * (option[1] + t));
-    case SF_EXPONENTIAL: return m->lr * pow(option[0], t / option[1]);
-    case SF_STEP: return m->lr * pow(option[0], floor(t / option[1]));
+    case SF_EXPONENTIAL: return m->lr * sf_pow(option[0], t / option[1]);
+    case SF_STEP: return m->lr * sf_pow(option[0], floor(t / option[1]));
     case SF_COSINE_WARMUP: {
         const double warmup = option[0], total = option[1], minimum = option[2];
         if (t < warmup) return m->lr * ((t + 1.0) / warmup);
         if (t >= total) return minimum;
         const double turn = 3.141592653589793 * ((t - warmup) / (total - warmup));
-        return minimum + (m->lr - minimum) * (0.5 * (1.0 + cos(turn)));
+        return minimum + (m->lr - minimum) * sf_half_cosine(turn);
     }
     default: return m->lr;
     }

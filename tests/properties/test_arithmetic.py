@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
+import platform
+import subprocess
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -139,3 +143,51 @@ def test_a_gradient_sums_row_by_row(d: int, n: int, seed: int) -> None:
         g = g + -y[i] * X[i]
     expected = 0.0 - 0.1 * (g * (1.0 / n))
     assert np.array_equal(list(model.weights.values()), expected)
+
+
+RATES = {
+    "inverse scaling": (
+        sf.schedules.InverseScaling(0.1, 0.3),
+        lambda t: 0.1 / (t + 1.0) ** 0.3,
+    ),
+    "the square root": (sf.schedules.InverseScaling(0.1), lambda t: 0.1 / math.sqrt(t + 1.0)),
+    "exponential": (sf.schedules.Exponential(0.1, 0.999, 7), lambda t: 0.1 * 0.999 ** (t / 7)),
+    "growing": (sf.schedules.Exponential(0.1, 1.01, 50), lambda t: 0.1 * 1.01 ** (t / 50)),
+    "from nearly nothing": (
+        sf.schedules.Exponential(0.1, 5e-310, 100_000),
+        lambda t: 0.1 * 5e-310 ** (t / 100_000),
+    ),
+    "step": (sf.schedules.Step(0.1, 0.9, 100), lambda t: 0.1 * 0.9 ** (t // 100)),
+    "cosine": (
+        sf.schedules.CosineWarmup(0.1, 20_000, 50, 0.01),
+        lambda t: (
+            0.1 * (t + 1) / 50
+            if t < 50
+            else 0.01 + 0.09 * math.cos(math.pi * (min(t, 20_000) - 50) / 19_950 / 2) ** 2
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RATES)
+def test_a_schedule_is_its_formula(name: str) -> None:
+    schedule, formula = RATES[name]
+    ours = [schedule.rate(t) for t in range(20_010)]
+    np.testing.assert_allclose(ours, [formula(t) for t in range(20_010)], rtol=1e-13)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
+def test_rates_do_not_depend_on_the_processor() -> None:
+    """The C library's pow and cos have other last bits where there is no fused multiply-add."""
+    code = (
+        "import streamfit as sf; s = sf.schedules; "
+        "print([r.rate(t).hex() for r in (s.InverseScaling(0.1, 0.3), "
+        "s.Exponential(0.1, 0.999, 7), s.CosineWarmup(0.1, 2000)) for t in range(2000)])"
+    )
+    plain = {**os.environ, "GLIBC_TUNABLES": "glibc.cpu.hwcaps=-FMA,-FMA4,-AVX2"}
+    one, other = (
+        subprocess.run([sys.executable, "-c", code], env=env, check=True, capture_output=True)
+        for env in (dict(os.environ), plain)
+    )
+    assert one.stdout == other.stdout
+    assert one.stdout

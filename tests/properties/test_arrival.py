@@ -1,4 +1,7 @@
-"""P1: arrival does not matter. Weights depend on the samples, their order and `batch_size`."""
+"""P1: arrival does not matter. Weights depend on the samples, their order and `batch_size`.
+
+`test_learners.py` and `test_table.py` say so of every learner; here are the forms one by one, and what those do not draw.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,8 @@ from hypothesis import strategies as st
 
 import streamfit as sf
 from streamfit.core.learner import LinearLearner
+from streamfit.testing.forms import FORMS, NAMED
 from streamfit.testing.strategies import (
-    FORMS,
     KINDS,
     Samples,
     arrivals,
@@ -28,15 +31,6 @@ from streamfit.testing.strategies import (
 from streamfit.types import Block
 
 pytestmark = pytest.mark.filterwarnings("ignore::streamfit.errors.UpdateRefusedWarning")
-
-NAMED = [
-    "dicts",
-    "sparse dicts",
-    "sparse dicts, backwards",
-    "frame",
-    "frame without columns of zeros",
-    "block of sparse dicts",
-]
 
 
 def one_by_one(model: LinearLearner, data: Samples) -> LinearLearner:

@@ -25,7 +25,7 @@ def conformance(loss: str, optimizer: str) -> type[LearnerConformance]:
     kind, a_loss = LOSSES[loss]
     an_optimizer = OPTIMIZERS[optimizer](learning_rates())
 
-    class Cell(LearnerConformance, share=0.014):
+    class Cell(LearnerConformance, share=0.007):
         labels = "counts" if loss == "poisson" else labels_of(kind, None)
 
         def make(self, draw: st.DataObject, names: list[Any]) -> Any:

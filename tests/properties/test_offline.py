@@ -213,45 +213,6 @@ def test_the_number_of_updates_is_arithmetic(n: int, batch_size: int | None, epo
             assert fit.n_pending == pending
 
 
-# ---- what reductions and weights mean
-
-
-@given(problems(sizes=(1, 2, 5), optimizer=st.builds(sf.optim.SGD, st.just(0.01))))
-def test_the_sum_at_rate_r_is_the_mean_at_rate_r_times_batch_size(
-    problem: tuple[LinearLearner, Samples],
-) -> None:
-    model, data = problem
-    config = {**model.get_config(), "l2": 0.0, "l1": 0.0, "intercept_lr": None}
-    size = config["batch_size"]
-    data = data[: len(data) // size * size]
-    fits = []
-    for reduction, lr in (("sum", 0.01), ("mean", 0.01 * size)):
-        optimizer = {**config["optimizer"], "lr": lr}
-        one = type(model).from_config({**config, "reduction": reduction, "optimizer": optimizer})
-        one.learn_many(data.X, data.y)
-        fits.append(parameters(one))
-    assert_close(*fits, scale=step_size(model))
-
-
-@given(st.data())
-def test_a_whole_weight_equals_a_repeated_sample(draw: st.DataObject) -> None:
-    model, data = draw.draw(problems(sizes=(None,), weighted=True, max_size=30))
-    times = draw.draw(
-        st.lists(st.integers(0, 3), min_size=len(data), max_size=len(data)).map(np.array)
-    ).astype(int)
-    if not times.any():
-        return
-    config = {**model.get_config(), "clip_gradient": None}  # clips a sample, not its repetitions
-    once, again = type(model).from_config(config), type(model).from_config(config)
-    for _ in range(3):
-        once.learn_many(data.X, data.y, times)
-        again.learn_many(np.repeat(data.X, times, axis=0), np.repeat(data.y, times))
-        once.flush()
-        again.flush()
-    assert once.n_updates == again.n_updates == 3
-    assert_close(parameters(once), parameters(again), scale=step_size(model))
-
-
 @given(problems(sizes=(None,), min_size=1, max_size=30))
 def test_full_batch_does_not_depend_on_the_order_but_for_rounding(
     problem: tuple[LinearLearner, Samples],

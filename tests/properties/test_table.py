@@ -124,4 +124,4 @@ def test_the_table_has_every_loss_optimizer_and_schedule() -> None:
     found |= {optimizer.schedule.id for *_, optimizer in models}
     found |= {size.id for size in BATCH_SIZES if hasattr(size, "id")}
     assert found == everything
-    assert len(CELLS) * len(BATCH_SIZES) * len(FORMS) == 11 * (8 * 7 + 2) * 5 * 13
+    assert len(CELLS) * len(BATCH_SIZES) * len(FORMS) == 11 * (8 * 7 + 2) * 5 * 14
