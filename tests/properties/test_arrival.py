@@ -1,6 +1,7 @@
 """P1: arrival does not matter. Weights depend on the samples, their order and `batch_size`.
 
-`test_learners.py` and `test_table.py` say so of every learner; here are the forms one by one, and what those do not draw.
+`test_learners.py` and `test_table.py` say so of every learner; here are the forms one by one,
+and what those do not draw.
 """
 
 from __future__ import annotations
