@@ -166,12 +166,17 @@ SCHEDULES: dict[str, tuple[Any, Any]] = {
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_each_schedule(schedule: str) -> None:
     ours, theirs = SCHEDULES[schedule]
+
+    def in_float64(t: Any) -> Any:
+        return theirs(jnp.asarray(t, jnp.float64))
+
     for t in range(25):
-        # optax keeps its count in int32 and some factors in float32
-        assert ours.rate(t) == pytest.approx(float(theirs(jnp.asarray(t))), rel=1e-6, abs=1e-12)
+        assert ours.rate(t) == pytest.approx(float(in_float64(t)), rel=RELATIVE)
     X, y = data()
     model = sf.LogisticRegression(sf.optim.SGD(ours), batch_size=8)
-    assert difference(our_fit(model, X, y), their_fit(optax.sgd(theirs), log, X, y, 8)) <= 1e-6
+    assert (
+        difference(our_fit(model, X, y), their_fit(optax.sgd(in_float64), log, X, y, 8)) <= RELATIVE
+    )
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -196,3 +201,16 @@ def test_amsgrad_takes_the_largest_of_the_corrected_averages_in_optax() -> None:
     assert (
         difference(our_fit(ours, X, y), their_fit(optax.amsgrad(LR, b2=0.9), half, X, y, 1)) > 1e-3
     )
+
+
+def test_optax_computes_rates_in_float32_from_its_int32_count() -> None:
+    ours, theirs = SCHEDULES["Exponential"]
+    rate = theirs(jnp.asarray(7, jnp.int32))
+    assert rate.dtype == jnp.float32
+    assert 1e-9 < abs(float(rate) - ours.rate(7)) / ours.rate(7) < 1e-6
+
+
+def test_warming_up_begins_at_0_in_optax() -> None:
+    theirs = optax.warmup_cosine_decay_schedule(0.0, LR, 5, 20)
+    assert float(theirs(0)) == 0.0
+    assert sf.schedules.CosineWarmup(LR, total=20, warmup=5).rate(0) == pytest.approx(LR / 5)
