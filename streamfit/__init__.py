@@ -8,14 +8,19 @@
 (2, 1, 0)
 """
 
+import importlib
+import typing
+
 from streamfit import errors, journal, offline, types
 from streamfit.checkpoint import Checkpoint, Checkpointer
 from streamfit.core import losses, optim, schedules
 from streamfit.core.features import FeatureIndex
-from streamfit.core.linear import LinearRegression, LogisticRegression
 from streamfit.report import Progress, TrainingReport
 from streamfit.sources import ArraySource, IterableSource
 from streamfit.trainer import Trainer
+
+if typing.TYPE_CHECKING:
+    from streamfit.core.linear import LinearRegression, LogisticRegression
 
 __all__ = [
     "ArraySource",
@@ -38,3 +43,20 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
+
+# Learners are River estimators, and River takes a while to import: they load when first named.
+_LAZY = {
+    "LinearRegression": "streamfit.core.linear",
+    "LogisticRegression": "streamfit.core.linear",
+}
+
+if not typing.TYPE_CHECKING:  # or every name would be one of ours
+
+    def __getattr__(name: str) -> object:
+        if name not in _LAZY:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        globals()[name] = value = getattr(importlib.import_module(_LAZY[name]), name)
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *_LAZY})

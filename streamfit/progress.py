@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as Bar
+from typing import TYPE_CHECKING
 
 from streamfit.report import Progress
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 __all__ = ["progress_bar"]
 
@@ -27,6 +27,11 @@ def progress_bar(
     console
         Where to draw; standard error by default.
     """
+    # here, because importing it takes longer than importing all of streamfit
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bar
+
     console = console or Console(stderr=True)
     if not console.is_terminal:
         yield None
