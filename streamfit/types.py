@@ -17,6 +17,7 @@ from streamfit.errors import BadSampleError
 __all__ = [
     "Block",
     "CommitsOffsets",
+    "DeadLetterQueue",
     "Decoder",
     "DescribesItself",
     "FeatureName",
@@ -25,6 +26,7 @@ __all__ = [
     "Position",
     "ReportsLag",
     "Sample",
+    "SendsDeadLetters",
     "Source",
     "StateDict",
     "Target",
@@ -76,6 +78,9 @@ class Block:
     errors
         Samples that could not be decoded, by their index in the block; the entries of `x`
         and `y` at these indices are placeholders that nobody may read.
+    raw
+        `n` pairs `(value, key)`: the bytes each sample was decoded from, for a dead letter. None
+        when there never were any bytes.
     """
 
     x: Sequence[Any] | npt.NDArray[Any]
@@ -86,6 +91,7 @@ class Block:
     offsets: Sequence[int] = ()
     features: Sequence[FeatureName] | None = None
     errors: Mapping[int, BadSampleError] = field(default_factory=dict)
+    raw: Sequence[tuple[bytes | None, bytes | None]] | None = None
 
     def __len__(self) -> int:
         return len(self.y)
@@ -132,6 +138,38 @@ class ReportsLag(Protocol):
 
     def lag(self, position: Position) -> int | None:
         """Count the samples between `position` and the end, or None when not known."""
+
+
+class DeadLetterQueue(Protocol):
+    """Where records that were refused are kept, as they came."""
+
+    def send(
+        self, value: bytes | None, key: bytes | None, headers: Sequence[tuple[str, bytes]]
+    ) -> None:
+        """Take one record in; it is safe only after `flush`."""
+
+    def flush(self, timeout: float) -> None:
+        """Wait until every record taken in is acknowledged.
+
+        Raises
+        ------
+        BrokerUnavailableError
+            When that took longer than `timeout` seconds. Nothing is given up: what was not
+            acknowledged is sent again by the next `flush`, and may then be there twice.
+        SourceError
+            When trying again cannot help: no such topic, no right to write to it.
+        """
+
+    def close(self) -> None:
+        """Let go of connections; what was not acknowledged is given up."""
+
+
+@runtime_checkable
+class SendsDeadLetters(Protocol):
+    """A source whose refused records can go where it came from itself."""
+
+    def dead_letters(self, topic: str | None = None) -> DeadLetterQueue:
+        """Return the topic to send to: the one named, or the source's own."""
 
 
 @runtime_checkable

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from confluent_kafka import (
@@ -13,15 +13,17 @@ from confluent_kafka import (
     Consumer,
     KafkaError,
     KafkaException,
+    Producer,
     TopicPartition,
 )
 
-from connectors.kafka.protocol import Bounds, Records
+from connectors.kafka.protocol import Bounds, Letter, Records
 from streamfit.errors import BrokerUnavailableError, LostOffsetsError, SourceError
 
-__all__ = ["ConfluentClient"]
+__all__ = ["ConfluentClient", "ConfluentProducer"]
 
 MAX_RECORDS = 5000
+MAX_LETTER_BYTES = 1 << 28  # what is too large is for the broker to say
 
 log = logging.getLogger(__name__)
 
@@ -145,9 +147,10 @@ class ConfluentClient:
             partition = message.partition()
             records = found.get(partition)
             if records is None:
-                records = found[partition] = Records(partition, [], [])
+                records = found[partition] = Records(partition, [], [], [])
             records.offsets.append(message.offset())
             records.values.append(message.value())
+            records.keys.append(message.key())
         if self._failure is not None and not found:
             raise self._failure
         return list(found.values())
@@ -212,12 +215,77 @@ class ConfluentClient:
             log.warning("topic %r: cannot commit: %s", self._topic, error.str())
 
     def _translated(self, doing: str, error: Any, partition: int | None = None) -> SourceError:
-        if self._failure is not None:
-            return self._failure  # such as a refused password, behind a plain time-out
-        place = f"topic {self._topic!r}" + ("" if partition is None else f" partition {partition}")
-        kind: type[SourceError] = BrokerUnavailableError
-        if error.code() in LOST:
-            kind = LostOffsetsError
-        elif error.code() in FATAL:
-            kind = SourceError
-        return kind(f"{place}: cannot {doing}: {error.str()}")
+        # A refused password, say, is behind a plain time-out.
+        return self._failure or _translated(self._topic, doing, error, partition)
+
+
+class ConfluentProducer:
+    """See `Producer`."""
+
+    def __init__(self, topic: str, timeout: float, *, bootstrap_servers: str) -> None:
+        self._topic = topic
+        self._failure: SourceError | None = None
+        settings = {
+            "bootstrap.servers": bootstrap_servers,
+            "enable.idempotence": True,  # which waits for all replicas in sync
+            "allow.auto.create.topics": False,
+            "message.max.bytes": MAX_LETTER_BYTES,
+            "delivery.timeout.ms": int(timeout * 1000),
+            "linger.ms": 0,
+            "reconnect.backoff.max.ms": 1000,
+            "error_cb": self._on_error,
+            "log_level": 0,
+        }
+        self._producer = Producer(settings)
+
+    def send(self, letters: Sequence[Letter], timeout: float) -> None:
+        """See `Producer`."""
+        failed: list[Any] = []
+
+        def delivered(error: Any, message: Any) -> None:
+            if error is not None:
+                failed.append(error)
+
+        deadline = time.monotonic() + timeout
+        for letter in letters:
+            headers: Any = letter.headers
+            while True:
+                try:
+                    self._producer.produce(
+                        self._topic, letter.value, letter.key, headers=headers, callback=delivered
+                    )
+                    break
+                except BufferError:  # the library's queue is full
+                    self._producer.poll(0.1)
+                    if time.monotonic() > deadline:
+                        raise _unacknowledged(self._topic) from None
+                except KafkaException as exception:
+                    raise _translated(self._topic, "write", exception.args[0]) from exception
+        left = self._producer.flush(max(0.0, deadline - time.monotonic()))
+        if failed:
+            raise self._failure or _translated(self._topic, "write", failed[0])
+        if left:
+            raise self._failure or _unacknowledged(self._topic)
+
+    def close(self) -> None:
+        """See `Producer`."""
+        self._producer.purge()
+        self._producer.flush(0)
+
+    def _on_error(self, error: Any) -> None:
+        if error.code() in FATAL:
+            self._failure = self._failure or _translated(self._topic, "reach the broker", error)
+
+
+def _unacknowledged(topic: str) -> BrokerUnavailableError:
+    return BrokerUnavailableError(f"topic {topic!r}: cannot write: no acknowledgement in time")
+
+
+def _translated(topic: str, doing: str, error: Any, partition: int | None = None) -> SourceError:
+    place = f"topic {topic!r}" + ("" if partition is None else f" partition {partition}")
+    kind: type[SourceError] = BrokerUnavailableError
+    if error.code() in LOST:
+        kind = LostOffsetsError
+    elif error.code() in FATAL:
+        kind = SourceError
+    return kind(f"{place}: cannot {doing}: {error.str()}")

@@ -8,12 +8,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from itertools import islice
+from operator import lt
 
 from connectors.kafka.offsets import check_held
 from connectors.kafka.protocol import Bounds, Client, Records
 from streamfit.errors import BrokerUnavailableError, LostOffsetsError, SourceError
 
-__all__ = ["Feed"]
+__all__ = ["Feed", "wait_for_partitions"]
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +41,8 @@ class Feed:
         Records that were polled and are still to be handed out.
     away
         Whether the broker did not answer when it was last asked.
+    n_duplicates
+        Records dropped because they had been handed out before.
     """
 
     # How long a question to the broker may hold us: at first, when a running iteration has to
@@ -62,6 +66,7 @@ class Feed:
         self.next: dict[int, int] = {}
         self.queue: deque[Records] = deque()
         self.away = False
+        self.n_duplicates = 0
         self._open_client = open_client
         self._start: Mapping[int, int] | str = start
         self._client: Client | None = None
@@ -77,7 +82,11 @@ class Feed:
         timeout = self.connect_seconds if timeout is None else timeout
         client = self._open_client(timeout)
         try:
-            held = client.bounds(self._existing_partitions(client, timeout), timeout)
+            partitions = wait_for_partitions(client, timeout)
+            if not partitions:
+                kind = BrokerUnavailableError if self.away else SourceError
+                raise kind(f"topic {self.topic!r} does not exist")
+            held = client.bounds(sorted(partitions), timeout)
             offsets = self._place(held)
             client.assign(offsets)
         except BaseException:
@@ -129,7 +138,8 @@ class Feed:
                 client = self._check(client)
             began = time.monotonic()
             try:
-                self.queue.extend(client.poll(self.poll_seconds))
+                polled = client.poll(self.poll_seconds)
+                self.queue.extend(new for records in polled if (new := self._new(records)).offsets)
                 positions = {} if self.queue else client.positions()
             except BaseException:
                 self.disconnect()
@@ -149,6 +159,22 @@ class Feed:
             with suppress(BrokerUnavailableError):
                 self.connect(self.reconnect_seconds)
             raise
+
+    def _new(self, records: Records) -> Records:
+        """Drop what is delivered a second time."""
+        offsets, last = records.offsets, self.next[records.partition] - 1
+        if last < offsets[0] and all(map(lt, offsets, islice(offsets, 1, None))):
+            return records
+        new = Records(records.partition, [], [], [])
+        for offset, value, key in zip(offsets, records.values, records.keys, strict=True):
+            if offset <= last:
+                self.n_duplicates += 1
+                continue
+            new.offsets.append(offset)
+            new.values.append(value)
+            new.keys.append(key)
+            last = offset
+        return new
 
     def _check(self, client: Client) -> Client:
         """Look every few seconds for new partitions, lost offsets and a stalled client."""
@@ -191,16 +217,6 @@ class Feed:
                 f"topic {self.topic!r}: partitions {sorted(missing)} are gone; was it deleted?"
             )
 
-    def _existing_partitions(self, client: Client, timeout: float) -> list[int]:
-        # A topic just made may take a moment to show.
-        deadline = time.monotonic() + min(timeout, 2.0)
-        while not (partitions := client.partitions(timeout)):
-            if time.monotonic() >= deadline:
-                kind = BrokerUnavailableError if self.away else SourceError
-                raise kind(f"topic {self.topic!r} does not exist")
-            time.sleep(0.05)
-        return sorted(partitions)
-
     def _place(self, held: Bounds) -> dict[int, int]:
         """Find where to start in every partition, and refuse what the broker does not hold."""
         if self._start == "latest":
@@ -213,3 +229,11 @@ class Feed:
             )
         check_held(self.topic, wanted, held)
         return {partition: wanted.get(partition, first) for partition, (first, _) in held.items()}
+
+
+def wait_for_partitions(client: Client, timeout: float) -> set[int]:
+    """Return the partitions of the client's topic; a topic just made may take a moment to show."""
+    deadline = time.monotonic() + min(timeout, 2.0)
+    while not (partitions := client.partitions(timeout)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return partitions

@@ -7,20 +7,22 @@ deserializer or a checksum failed, its `poll()` may not return (seen with 3.0.12
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 
-from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
+from kafka import KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartition
 from kafka import errors as kafka_errors
 
-from connectors.kafka.protocol import Bounds, Records
+from connectors.kafka.protocol import Bounds, Letter, Records
 from streamfit.errors import BrokerUnavailableError, LostOffsetsError, SourceError
 
-__all__ = ["KafkaPythonClient"]
+__all__ = ["KafkaPythonClient", "KafkaPythonProducer"]
 
 MAX_RECORDS = 5000
 COMMIT_MS = 3000
+MAX_LETTER_BYTES = 1 << 28  # what is too large is for the broker to say
 REFRESH_MS = 2000
 
 # While a broker is away the library logs several errors a second. All that matters of them is
@@ -89,7 +91,12 @@ class KafkaPythonClient:
         with self._translated("fetch"):
             polled = self._consumer.poll(timeout_ms=timeout * 1000, max_records=MAX_RECORDS)
         return [
-            Records(tp.partition, [r.offset for r in records], [r.value for r in records])
+            Records(
+                tp.partition,
+                [r.offset for r in records],
+                [r.value for r in records],
+                [r.key for r in records],
+            )
             for tp, records in polled.items()
         ]
 
@@ -142,19 +149,57 @@ class KafkaPythonClient:
                     network.close()
                 raise
 
-    @contextmanager
-    def _translated(self, doing: str) -> Iterator[None]:
-        try:
-            yield
-        except (kafka_errors.OffsetOutOfRangeError, kafka_errors.LogTruncationError) as error:
-            raise LostOffsetsError(f"topic {self._topic!r}: cannot {doing}: {error}") from error
-        except kafka_errors.KafkaError as error:
-            text = f"topic {self._topic!r}: cannot {doing}: {error}"
-            kind = BrokerUnavailableError if error.retriable else SourceError
-            raise kind(text) from error
-        except OSError as error:
-            raise BrokerUnavailableError(
-                f"topic {self._topic!r}: cannot {doing}: {error}"
-            ) from error
-        except Exception as error:  # such as a failed decompression, whose error is anyone's
-            raise SourceError(f"topic {self._topic!r}: cannot {doing}: {error!r}") from error
+    def _translated(self, doing: str) -> AbstractContextManager[None]:
+        return _translated(self._topic, doing)
+
+
+class KafkaPythonProducer:
+    """See `Producer`."""
+
+    def __init__(self, topic: str, timeout: float, *, bootstrap_servers: str) -> None:
+        self._topic = topic
+        with _translated(topic, "connect"):
+            self._producer = KafkaProducer(
+                bootstrap_servers=bootstrap_servers.split(","),
+                bootstrap_timeout_ms=timeout * 1000,
+                enable_idempotence=True,  # which waits for all replicas in sync
+                allow_auto_create_topics=False,
+                max_request_size=MAX_LETTER_BYTES,
+                request_timeout_ms=timeout * 1000,
+                delivery_timeout_ms=timeout * 1000,
+                max_block_ms=timeout * 1000,
+                reconnect_backoff_max_ms=1000,
+                metrics_enabled=False,
+            )
+
+    def send(self, letters: Sequence[Letter], timeout: float) -> None:
+        """See `Producer`."""
+        deadline = time.monotonic() + timeout
+        with _translated(self._topic, "write"):
+            futures = [
+                self._producer.send(self._topic, letter.value, letter.key, letter.headers)
+                for letter in letters
+            ]
+            for future in futures:
+                future.get(max(0.0, deadline - time.monotonic()))
+
+    def close(self) -> None:
+        """See `Producer`."""
+        # Without this, closing while the broker is away would time out and leave the thread.
+        self._producer._sender.force_close()
+        self._producer.close(timeout=1)
+
+
+@contextmanager
+def _translated(topic: str, doing: str) -> Iterator[None]:
+    try:
+        yield
+    except (kafka_errors.OffsetOutOfRangeError, kafka_errors.LogTruncationError) as error:
+        raise LostOffsetsError(f"topic {topic!r}: cannot {doing}: {error}") from error
+    except kafka_errors.KafkaError as error:
+        kind = BrokerUnavailableError if error.retriable else SourceError
+        raise kind(f"topic {topic!r}: cannot {doing}: {error}") from error
+    except OSError as error:
+        raise BrokerUnavailableError(f"topic {topic!r}: cannot {doing}: {error}") from error
+    except Exception as error:  # such as a failed decompression, whose error is anyone's
+        raise SourceError(f"topic {topic!r}: cannot {doing}: {error!r}") from error

@@ -11,11 +11,11 @@ that no client library gets wrong. It translates every error of its library:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-__all__ = ["Bounds", "Client", "ClientFactory", "Records"]
+__all__ = ["Bounds", "Client", "ClientFactory", "Letter", "Producer", "ProducerFactory", "Records"]
 
 Bounds = dict[int, tuple[int, int]]
 """By partition: the first offset the broker holds, and the next one it will write."""
@@ -31,6 +31,16 @@ class Records:
     partition: int
     offsets: list[int]
     values: list[bytes | None]
+    keys: list[bytes | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A record to be written."""
+
+    value: bytes | None
+    key: bytes | None
+    headers: list[tuple[str, bytes]]
 
 
 class Client(Protocol):
@@ -77,4 +87,25 @@ class ClientFactory(Protocol):
         group_id: str | None,
         isolation_level: str,
     ) -> Client:
+        """Connect within `timeout` seconds."""
+
+
+class Producer(Protocol):
+    """Writes to one topic."""
+
+    def send(self, letters: Sequence[Letter], timeout: float) -> None:
+        """Write records and wait until all are acknowledged by all replicas in sync.
+
+        After an error the producer is of no more use than to be closed; any of the letters may
+        have been written.
+        """
+
+    def close(self) -> None:
+        """Let go of threads and connections."""
+
+
+class ProducerFactory(Protocol):
+    """Opens a producer to a topic that exists."""
+
+    def __call__(self, topic: str, timeout: float, *, bootstrap_servers: str) -> Producer:
         """Connect within `timeout` seconds."""

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, TypeVar, get_args
 
+from connectors.kafka.dead_letters import DeadLetterTopic
 from connectors.kafka.feed import Feed
 from connectors.kafka.offsets import from_position, to_position
-from connectors.kafka.protocol import ClientFactory, Records
+from connectors.kafka.protocol import ClientFactory, ProducerFactory, Records
 from streamfit.errors import (
     BadSampleError,
     ConfigurationError,
@@ -64,6 +66,8 @@ class KafkaSource:
         End an iteration where the topic ended when the iteration began.
     isolation_level
         `"read_committed"` leaves out what aborted transactions wrote.
+    dead_letter_topic
+        Topic to which `dead_letters` writes when it is told no other.
     on_lost_offsets
         `"halt"`: raise `LostOffsetsError` when the position is outside the broker's log.
 
@@ -71,8 +75,6 @@ class KafkaSource:
     ----------
     live
         True: empty blocks are handed out while nothing arrives.
-    n_duplicates
-        Records dropped because the broker delivered them a second time.
 
     Examples
     --------
@@ -97,6 +99,7 @@ class KafkaSource:
         group_id: str | None = None,
         stop_at_end: bool = False,
         isolation_level: IsolationLevel = "read_committed",
+        dead_letter_topic: str | None = None,
         on_lost_offsets: Literal["halt"] = "halt",
     ) -> None:
         self.topic = _text("topic", topic)
@@ -109,17 +112,29 @@ class KafkaSource:
         self.stop_at_end = _one_of("stop_at_end", stop_at_end, (False, True))
         levels = get_args(IsolationLevel)
         self.isolation_level = _one_of("isolation_level", isolation_level, levels)
+        self.dead_letter_topic = (
+            None if dead_letter_topic is None else _text("dead_letter_topic", dead_letter_topic)
+        )
+        if self.dead_letter_topic == self.topic:
+            raise ConfigurationError("dead_letter_topic must be another topic than the one read")
         self.on_lost_offsets = _one_of("on_lost_offsets", on_lost_offsets, ("halt",))
-        self.n_duplicates = 0
         self._after_last: dict[int, int] = {}  # by partition: the offset after the last record
-        open_client = partial(
-            _client_factory(self.client),
-            self.topic,
+        client_factory, producer_factory = _library(self.client)
+        self._open_client = partial(
+            client_factory,
             bootstrap_servers=self.bootstrap_servers,
             group_id=self.group_id,
             isolation_level=self.isolation_level,
         )
-        self._feed = Feed(self.topic, open_client, _parse_start(self.topic, start))
+        self._open_producer = partial(producer_factory, bootstrap_servers=self.bootstrap_servers)
+        self._feed = Feed(
+            self.topic, partial(self._open_client, self.topic), _parse_start(self.topic, start)
+        )
+
+    @property
+    def n_duplicates(self) -> int:
+        """Records dropped because the broker delivered them a second time."""
+        return self._feed.n_duplicates
 
     def __repr__(self) -> str:
         return f"KafkaSource({self.topic!r}, bootstrap_servers={self.bootstrap_servers!r})"
@@ -217,28 +232,45 @@ class KafkaSource:
             left += max(0, end - offset)
         return left
 
+    def dead_letters(self, topic: str | None = None) -> DeadLetterTopic:
+        """Return a topic of the same brokers to write refused records to.
+
+        Parameters
+        ----------
+        topic
+            Name of the topic; by default `dead_letter_topic`.
+
+        Raises
+        ------
+        ConfigurationError
+            When neither names a topic.
+        """
+        topic = self.dead_letter_topic if topic is None else _text("topic", topic)
+        if topic is None:
+            raise ConfigurationError("no dead letter topic: name it here or as dead_letter_topic=")
+        return DeadLetterTopic(
+            topic,
+            partial(self._open_client, topic),
+            partial(self._open_producer, topic),
+        )
+
     def close(self) -> None:
         """Close the connection; a later iteration opens another, and goes on where this ended."""
         self._feed.disconnect()
 
     def _block(self, records: Records, ends: Mapping[int, int] | None) -> Block | None:
-        """Decode what is new in `records` and move the position past it."""
+        """Decode `records`, as far as they lie before `ends`, and move the position past them."""
         topic, partition, decode = self.topic, records.partition, self.decoder
-        expected = self._feed.next[partition]
-        end: float = math.inf if ends is None else ends.get(partition, 0)
+        n, end = len(records.offsets), None
+        if ends is not None:
+            end = ends.get(partition, 0)
+            n = bisect_left(records.offsets, end)
+        offsets, values, keys = records.offsets[:n], records.values[:n], records.keys[:n]
         xs: list[Any] = []
         ys: list[Any] = []
         ws: list[float | None] = []
-        offsets: list[int] = []
         errors: dict[int, BadSampleError] = {}
-        for offset, value in zip(records.offsets, records.values, strict=True):
-            if offset < expected:
-                self.n_duplicates += 1
-                continue
-            if offset >= end:
-                expected = max(expected, int(end))
-                break
-            expected = offset + 1
+        for offset, value in zip(offsets, values, strict=True):
             try:
                 if value is None:
                     raise DecodeError("tombstone: the record has no value")
@@ -252,11 +284,12 @@ class KafkaSource:
             xs.append(x)
             ys.append(y)
             ws.append(w)
-            offsets.append(offset)
-        self._feed.move(partition, expected)
+        if end is not None and n < len(records.offsets):
+            self._feed.move(partition, end)
         if not ys:
             return None
         self._after_last[partition] = offsets[-1] + 1
+        self._feed.move(partition, offsets[-1] + 1)
         weighted = any(w is not None for w in ws)
         return Block(
             x=xs,
@@ -266,22 +299,40 @@ class KafkaSource:
             partition=partition,
             offsets=offsets,
             errors=errors,
+            raw=_Raw(values, keys),
         )
 
 
-def _client_factory(name: str) -> ClientFactory:
+class _Raw(Sequence[tuple[bytes | None, bytes | None]]):
+    """Values and keys, paired only when somebody looks."""
+
+    __slots__ = ("_keys", "_values")
+
+    def __init__(self, values: Sequence[bytes | None], keys: Sequence[bytes | None]) -> None:
+        self._values, self._keys = values, keys
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __getitem__(self, i: Any) -> Any:
+        if isinstance(i, slice):
+            return list(zip(self._values[i], self._keys[i], strict=True))
+        return self._values[i], self._keys[i]
+
+
+def _library(name: str) -> tuple[ClientFactory, ProducerFactory]:
     if name == "confluent-kafka":
         try:
-            from connectors.kafka.confluent import ConfluentClient
+            from connectors.kafka.confluent import ConfluentClient, ConfluentProducer
         except ImportError as error:
             raise MissingDependencyError(
                 'client="confluent-kafka" needs a package that is not installed: '
                 'pip install "streamfit[confluent]"'
             ) from error
-        return ConfluentClient
-    from connectors.kafka.kafka_python import KafkaPythonClient
+        return ConfluentClient, ConfluentProducer
+    from connectors.kafka.kafka_python import KafkaPythonClient, KafkaPythonProducer
 
-    return KafkaPythonClient
+    return KafkaPythonClient, KafkaPythonProducer
 
 
 def _parse_start(topic: str, start: str | Position) -> str | dict[int, int]:

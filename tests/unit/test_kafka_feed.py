@@ -15,6 +15,11 @@ from connectors.kafka.protocol import Bounds, Records
 from streamfit.errors import BrokerUnavailableError, LostOffsetsError, SourceError
 
 
+def records(partition: int, offsets: list[int]) -> Records:
+    values = [b'{"y": %d}' % n for n in offsets]
+    return Records(partition, offsets, values, [b"%d" % n for n in offsets])
+
+
 class Script:
     """A broker with one log, and clients of it whose polls follow a script."""
 
@@ -43,7 +48,7 @@ class Script:
         if isinstance(step, Exception):
             raise step
         offsets = list(step)
-        return [Records(0, offsets, [b'{"y": %d}' % n for n in offsets])] if offsets else []
+        return [records(0, offsets)] if offsets else []
 
     def positions(self) -> dict[int, int]:
         return {}
@@ -106,6 +111,18 @@ def test_redelivery_within_one_poll_is_dropped():
     source = source_of(Script([[0, 1, 2, 1, 2, 3], [3, 5]], end=6))
     assert offsets_of(source) == [0, 1, 2, 3, 5]
     assert source.n_duplicates == 3
+
+
+def test_raw_bytes_and_keys_follow_the_samples():
+    source = source_of(Script([[0, 1, 2], [1, 2, 3, 5], [6, 7]], end=7))
+    script = source._feed._open_client
+    script.held = {0: (0, 7)}
+    found = [
+        (offset, *raw)
+        for block in source
+        for offset, raw in zip(block.offsets, block.raw, strict=True)
+    ]
+    assert found == [(n, b'{"y": %d}' % n, b"%d" % n) for n in (0, 1, 2, 3, 5, 6)]
 
 
 def test_a_failed_poll_reconnects_at_our_own_position(caplog):
@@ -188,7 +205,7 @@ def test_new_partitions_are_found_before_the_idle_are_asked_about():
 def test_a_block_left_in_the_queue_comes_next():
     script = Script([], end=4)
     script.held = {0: (0, 2), 1: (0, 2)}
-    both = [Records(0, [0, 1], [b'{"y": 0}'] * 2), Records(1, [0, 1], [b'{"y": 1}'] * 2)]
+    both = [records(0, [0, 1]), records(1, [0, 1])]
     script.poll = lambda timeout: [both.pop(0) for _ in list(both)]
     source = source_of(script, stop_at_end=False)
     assert next(iter(source)).partition == 0
