@@ -11,7 +11,7 @@
 import importlib
 import typing
 
-from streamfit import errors, journal, offline, types
+from streamfit import adapters, errors, journal, offline, types
 from streamfit.checkpoint import Checkpoint, Checkpointer
 from streamfit.core import losses, optim, schedules
 from streamfit.core.features import FeatureIndex
@@ -33,6 +33,7 @@ __all__ = [
     "Progress",
     "Trainer",
     "TrainingReport",
+    "adapters",
     "errors",
     "journal",
     "losses",

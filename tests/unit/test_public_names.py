@@ -26,6 +26,7 @@ def test_streamfit() -> None:
         "Progress",
         "Trainer",
         "TrainingReport",
+        "adapters",
         "errors",
         "journal",
         "losses",
