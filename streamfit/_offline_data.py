@@ -2,65 +2,92 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from streamfit._offline_hashing import hash_columns
 from streamfit.core import frames
 from streamfit.errors import BadSampleError
 from streamfit.types import FeatureName, FloatArray
 
-__all__ = ["Data", "read"]
+__all__ = ["Data", "Label", "read"]
 
 _BINARY = ("log", "hinge", "squared_hinge", "modified_huber")
+
+Label: TypeAlias = str | int | bool
+"""What may name a class."""
+
+
+class Table(NamedTuple):
+    """The rows of all samples, without the columns that are 0 in each of them."""
+
+    names: Sequence[FeatureName]
+    """The features of the model, in order."""
+    columns: list[int]
+    """Which of them the columns of `X` are."""
+    X: FloatArray
 
 
 class Data(NamedTuple):
     """Checked samples: finite numbers, one column a feature."""
 
-    names: list[FeatureName]
-    X: FloatArray
+    table: Table
     y: FloatArray
+    """The labels; numbers of the classes, where the learner has several."""
     w: FloatArray
+    classes: list[Label] | None = None
 
 
 def read(config: dict[str, Any], X: Any, y: Any, w: Any) -> Data:
     """Turn what `fit_offline` takes into numbers, or refuse it."""
-    known: list[FeatureName] = [] if config["features"] is None else config["features"]["names"]
-    fixed = config["features"] is not None and config["features"]["fixed"]
-    if isinstance(X, list | tuple) and (not X or isinstance(X[0], Mapping)):
-        names, matrix = _from_mappings(X, known)
+    table = _read_table(config, X)
+    n = len(table.X)
+    classes = None
+    if config["loss"]["id"] == "cross_entropy":
+        labels, classes = _class_numbers(y, n, config["classes"])
     else:
-        names, matrix = _from_table(X, known)
-    if fixed and len(names) > len(known):
+        labels = _numbers(y, "label", n)
+        _check_labels(labels, config["loss"]["id"])
+    weights = np.full(n, 1.0 if w is None else w) if frames.is_scalar(w) else w
+    weights = _numbers(weights, "sample weight", n)
+    for row in np.flatnonzero(~(np.isfinite(weights) & (weights >= 0))).tolist():
+        raise _at(row, f"sample weight {weights[row]} is not a finite number >= 0")
+    return Data(table, labels, weights, classes)
+
+
+# ---- features
+
+
+def _read_table(config: dict[str, Any], X: Any) -> Table:
+    features = config["features"] or {}
+    known: list[FeatureName] = list(features.get("names", ()))
+    if isinstance(X, list | tuple) and (not X or isinstance(X[0], Mapping)):
+        if features.get("fixed") and not known and X:
+            known = list(X[0])  # the features of the first sample are all there will be
+        table = _from_mappings(X, known)
+    elif hasattr(X, "tocsr"):
+        table = _from_sparse(X, known)
+    else:
+        table = _from_table(X, known)
+    names, columns, matrix = table
+    if features.get("fixed") and 0 < len(known) < len(names):
         raise BadSampleError(
             "unknown feature; the feature index is fixed", feature=names[len(known)]
         )
-    n = len(matrix)
-    labels = _numbers(y, "label", n)
-    weights = np.full(n, 1.0 if w is None else w) if frames.is_scalar(w) else w
-    weights = _numbers(weights, "sample weight", n)
+    if config.get("dtype") == "float32":
+        with np.errstate(over="ignore"):  # becomes infinite, and is refused as that
+            matrix = matrix.astype(np.float32).astype(np.float64)
     for row, column in np.argwhere(~np.isfinite(matrix)).tolist():
-        raise _at(row, f"value {matrix[row, column]} is not finite", names[column])
-    for row in np.flatnonzero(~np.isfinite(labels)).tolist():
-        raise _at(row, f"label {labels[row]} is not finite")
-    if config["loss"]["id"] == "poisson":
-        for row in np.flatnonzero(labels < 0).tolist():
-            raise _at(
-                row, f"label {labels[row]} is negative, which the Poisson loss does not allow"
-            )
-    if config["loss"]["id"] in _BINARY:
-        for row in np.flatnonzero((labels != 0) & (labels != 1)).tolist():
-            raise _at(row, f"label {labels[row]} is not False or True (0 or 1)")
-    for row in np.flatnonzero(~(np.isfinite(weights) & (weights >= 0))).tolist():
-        raise _at(row, f"sample weight {weights[row]} is not a finite number >= 0")
-    return Data(names, matrix, labels, weights)
+        raise _at(row, f"value {matrix[row, column]} is not finite", names[columns[column]])
+    if "bits" in features:
+        columns, matrix = hash_columns([names[j] for j in columns], matrix, features["bits"])
+        names = range(2 ** features["bits"])
+    return Table(names, columns, matrix)
 
 
-def _from_mappings(
-    rows: list[Any] | tuple[Any, ...], known: list[FeatureName]
-) -> tuple[list[FeatureName], FloatArray]:
+def _from_mappings(rows: Sequence[Any], known: list[FeatureName]) -> Table:
     """Give each feature a column: the known ones first, the others as they appear."""
     columns = {name: column for column, name in enumerate(known)}
     for i, row in enumerate(rows):
@@ -76,17 +103,15 @@ def _from_mappings(
     for i, row in enumerate(rows):
         for name, value in row.items():
             matrix[i, columns[name]] = _number(value, "value", i, name)
-    return list(columns), matrix
+    return Table(list(columns), list(columns.values()), matrix)
 
 
-def _from_table(X: Any, known: list[FeatureName]) -> tuple[list[FeatureName], FloatArray]:
+def _from_table(X: Any, known: list[FeatureName]) -> Table:
     """Put the columns of a table in the order of the known features, new ones at the end."""
     table, found = frames.as_table(X)
     width = table.shape[1]
     if found is None:
-        if known and width != len(known):
-            raise BadSampleError(f"{width} columns where the model has {len(known)} features")
-        found = known or list(range(width))
+        found = _unnamed(width, known)
     if table.dtype.kind in "fiub":
         values = table.astype(np.float64)
     else:
@@ -98,7 +123,68 @@ def _from_table(X: Any, known: list[FeatureName]) -> tuple[list[FeatureName], Fl
         raise BadSampleError("two columns have the same name")
     matrix = np.zeros((len(values), len(names)))
     matrix[:, [names.index(name) for name in found]] = values
-    return names, matrix
+    return Table(names, list(range(len(names))), matrix)
+
+
+def _from_sparse(X: Any, known: list[FeatureName]) -> Table:
+    """Write out the columns of a sparse matrix that have an entry."""
+    csr = X.tocsr()
+    n, width = csr.shape
+    names = _unnamed(width, known)
+    entries: list[tuple[int, int, float]] = []
+    for i, (start, stop) in enumerate(zip(csr.indptr[:-1], csr.indptr[1:], strict=True)):
+        met: set[int] = set()
+        for column, value in zip(
+            csr.indices[start:stop].tolist(), csr.data[start:stop], strict=True
+        ):
+            if not 0 <= column < width:
+                raise _at(i, f"column {column} of a matrix of {width} columns")
+            if column in met:
+                raise _at(i, "the row has this column more than once", names[column])
+            met.add(column)
+            entries.append((i, column, _number(value, "value", i, names[column])))
+    columns = sorted({column for _, column, _ in entries})
+    places = {column: j for j, column in enumerate(columns)}
+    matrix = np.zeros((n, len(columns)))
+    for i, column, value in entries:
+        matrix[i, places[column]] = value
+    return Table(names, columns, matrix)
+
+
+def _unnamed(width: int, known: list[FeatureName]) -> list[FeatureName]:
+    """Name the columns of a bare array: they are all the known features, or 0, 1, 2, ..."""
+    if known and width != len(known):
+        raise BadSampleError(f"{width} columns where the model has {len(known)} features")
+    return known or list(range(width))
+
+
+# ---- labels, weights, numbers
+
+
+def _check_labels(labels: FloatArray, loss: str) -> None:
+    for row in np.flatnonzero(~np.isfinite(labels)).tolist():
+        raise _at(row, f"label {labels[row]} is not finite")
+    if loss == "poisson":
+        for row in np.flatnonzero(labels < 0).tolist():
+            raise _at(
+                row, f"label {labels[row]} is negative, which the Poisson loss does not allow"
+            )
+    if loss in _BINARY:
+        for row in np.flatnonzero((labels != 0) & (labels != 1)).tolist():
+            raise _at(row, f"label {labels[row]} is not False or True (0 or 1)")
+
+
+def _class_numbers(y: Any, n: int, given: list[Label] | None) -> tuple[FloatArray, list[Label]]:
+    """Give each class a number: its place among those given, or in order of appearance."""
+    numbers = {label: number for number, label in enumerate(given or ())}
+    found = np.zeros(n)
+    for i, label in enumerate(frames.as_vector(y, "y", n).tolist()):
+        if not isinstance(label, str | int):
+            raise _at(i, f"a label must be str, int or bool, not {type(label).__name__}")
+        if given is not None and label not in numbers:
+            raise _at(i, f"label {label!r} is none of the classes {given!r:.80}")
+        found[i] = numbers.setdefault(label, len(numbers))
+    return found, list(numbers)
 
 
 def _numbers(values: Any, what: str, n: int) -> FloatArray:

@@ -15,7 +15,18 @@ import numpy as np
 
 from streamfit.types import FloatArray
 
-__all__ = ["N_SLOTS", "RATES", "SIZES", "SLOPES", "STEPS", "Slots", "l1_penalty", "rate", "size"]
+__all__ = [
+    "N_SLOTS",
+    "RATES",
+    "SIZES",
+    "SLOPES",
+    "STEPS",
+    "Scaler",
+    "Slots",
+    "l1_penalty",
+    "rate",
+    "size",
+]
 
 Slots: TypeAlias = tuple[FloatArray, ...]
 _Step: TypeAlias = Callable[..., tuple[FloatArray, Slots]]
@@ -26,6 +37,12 @@ _Step: TypeAlias = Callable[..., tuple[FloatArray, Slots]]
 
 def _sigmoid(p: FloatArray) -> FloatArray:
     return np.exp(-np.logaddexp(0.0, -p))  # 1 / (1 + exp(-p)), without overflow
+
+
+def _softmax(p: FloatArray) -> FloatArray:
+    e = np.exp(p - p.max(axis=1, keepdims=True, initial=-np.inf))
+    shares: FloatArray = e / e.sum(axis=1, keepdims=True)
+    return shares
 
 
 def _sign(y: FloatArray) -> FloatArray:
@@ -57,6 +74,8 @@ SLOPES: dict[str, Callable[..., FloatArray]] = {
     ),
     # max(0, 1 - margin)^2, but a straight line from margin = -1 down
     "modified_huber": lambda p, y: -_sign(y) * np.clip(2.0 * (1.0 - _sign(y) * p), 0.0, 4.0),
+    # log(sum_k exp(p_k)) - p_y, a column for each class k
+    "cross_entropy": lambda p, y: _softmax(p) - (np.arange(p.shape[1]) == y[:, None]),
 }
 
 
@@ -247,3 +266,26 @@ def size(batch_size: int | dict[str, Any], t: int) -> int:
         return batch_size
     options = dict(batch_size)
     return SIZES[options.pop("id")](t, **options)
+
+
+# ---- scaling
+
+
+class Scaler:
+    """Mean and variance of each feature over the samples so far (Welford 1962)."""
+
+    def __init__(self, n_features: int) -> None:
+        self.n = 0
+        self.mean, self.var = np.zeros(n_features), np.zeros(n_features)
+
+    def learn(self, x: FloatArray) -> None:
+        """Take one sample into the statistics."""
+        self.n += 1
+        d = x - self.mean
+        self.mean = self.mean + d / self.n
+        self.var = self.var + (d * (x - self.mean) - self.var) / self.n
+
+    def scale(self, x: FloatArray) -> FloatArray:
+        """`(x - mean) / sqrt(var)`, and 0 for a feature that has always been the same."""
+        moving = self.var != 0
+        return np.where(moving, (x - self.mean) / np.sqrt(np.where(moving, self.var, 1.0)), 0.0)

@@ -2,27 +2,30 @@
 
 The three loops are the textbook's and share no code with the compiled kernels, so that the two
 can check each other. They are written to be read, not to be fast: `_full_batch`, `_mini_batch`
-and `_stochastic` say which samples make an update, `Descent.update` is that update, and
-`_offline_formulas` has one formula for each loss, schedule and optimizer.
+and `_stochastic` say which samples make an update, `Descent.update` (in `_offline_descent`) is
+that update, and `_offline_formulas` has one formula for each loss, schedule and optimizer.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from streamfit import _offline_formulas as formulas
-from streamfit._offline_data import Data, read
+from streamfit._offline_data import Data, Label, read
+from streamfit._offline_descent import Arrival, Descent
+from streamfit.core import frames
 from streamfit.core.learner import LAST_BATCH, LinearLearner
 from streamfit.core.validation import check_choice, check_integer
 from streamfit.errors import UpdateRefusedWarning
-from streamfit.types import FeatureName, FloatArray
+from streamfit.types import Block, FeatureName, FloatArray
 
 __all__ = ["OfflineFit", "fit_offline"]
+
+Weights: TypeAlias = dict[FeatureName, float]
 
 
 @dataclass(frozen=True)
@@ -32,18 +35,20 @@ class OfflineFit:
     Parameters
     ----------
     weights, intercept
-        The weight of each feature, and the intercept.
+        The weight of each feature, and the intercept; of each class, where there are several.
+        Of hashed features only those that are not 0.
     parameters
-        The same numbers as one array, the intercept first.
+        The same numbers as one array, the intercept first; a row for each class, where there are
+        several.
     n_updates, n_refused, n_pending
-        Updates; updates refused for a number that was not finite; samples left waiting, which
-        only `last_batch="carry"` leaves.
+        Updates; updates refused for a number that was not finite, or a weight beyond
+        `max_weight`; samples left waiting, which only `last_batch="carry"` leaves.
     digest
         `model.digest()` of the compiled replay; None from the NumPy loop.
     """
 
-    weights: dict[FeatureName, float]
-    intercept: float
+    weights: Weights | dict[Label, Weights]
+    intercept: float | dict[Label, float]
     parameters: FloatArray
     n_updates: int
     n_refused: int
@@ -70,6 +75,10 @@ def fit_offline(
         g = sum_{i in B} s_i L'(p_i, y_i) x_i / sum_{i in B} s_i  +  l2 w
         w = w - lr g                                (SGD; see `sf.optim` for the others)
 
+    With several classes there are a `w_k` and a `b_k` for each, `p_ik = w_k . x_i + b_k`, and
+    `L'` by `p_ik` is `exp(p_ik) / sum_j exp(p_ij) - [y_i = k]`; the sum is over the classes
+    that sample `i` and those before it have brought.
+
     Which samples are in `B` is the whole difference between
 
     - full-batch gradient descent, `batch_size=None`: all of them, one update an epoch;
@@ -81,7 +90,8 @@ def fit_offline(
     model
         Says what to fit. It is not changed, and what it has learned is ignored.
     X
-        Array of shape (n, n_features), data frame, or list of mappings (an absent feature is 0).
+        Array of shape (n, n_features), data frame, sparse matrix, or list of mappings (an absent
+        feature is 0). `dtype="float32"` rounds the numbers, and computes in float64 all the same.
     y
         `n` labels.
     sample_weight
@@ -132,26 +142,27 @@ def fit_offline(
     config = model.get_config()
     data = read(config, X, y, sample_weight)
     if kernel == "compiled":
-        return _fit_compiled(type(model), config, data, epochs, last_batch)
+        return _fit_compiled(type(model), config, X, y, data, epochs, last_batch)
     return _fit_numpy(config, data, epochs, last_batch)
 
 
 # ---- the textbook: three formulas for which samples make an update
 
 
-def _full_batch(descent: Descent, n: int, epochs: int) -> None:
+def _full_batch(descent: Descent, data: Data, epochs: int) -> None:
     """Full-batch gradient descent: all samples make one update, once an epoch."""
     for _ in range(epochs):
-        if n:
-            descent.update(range(n))
+        batch = [descent.arrival(*sample) for sample in _samples(data)]
+        if batch:
+            descent.update(batch)
 
 
-def _mini_batch(descent: Descent, n: int, epochs: int, last_batch: str) -> int:
-    """Mini-batch gradient descent: consecutive samples make an update; returns who are left."""
-    batch: list[int] = []
+def _mini_batch(descent: Descent, data: Data, epochs: int, last_batch: str) -> int:
+    """Mini-batch gradient descent: consecutive samples make an update; returns how many wait."""
+    batch: list[Arrival] = []
     for _ in range(epochs):
-        for i in range(n):
-            batch.append(i)
+        for sample in _samples(data):
+            batch.append(descent.arrival(*sample))
             if len(batch) == descent.batch_size:
                 descent.update(batch)
                 batch = []
@@ -164,92 +175,47 @@ def _mini_batch(descent: Descent, n: int, epochs: int, last_batch: str) -> int:
     return len(batch)
 
 
-def _stochastic(descent: Descent, n: int, epochs: int) -> None:
+def _stochastic(descent: Descent, data: Data, epochs: int) -> None:
     """Stochastic gradient descent: each sample makes an update."""
     for _ in range(epochs):
-        for i in range(n):
-            descent.update([i])
+        for sample in _samples(data):
+            descent.update([descent.arrival(*sample)])
 
 
-class Descent:
-    """Gradient descent on `theta`: the intercept, then the weights."""
-
-    def __init__(self, config: dict[str, Any], data: Data) -> None:
-        self.config = config
-        self.X = np.column_stack([np.ones(len(data.y)), data.X])  # a 1 for the intercept
-        self.y, self.s = data.y, data.w
-        self.theta = np.zeros(self.X.shape[1])
-        n_slots = formulas.N_SLOTS.get(config["optimizer"]["id"], 1)
-        self.slots: formulas.Slots = (np.zeros_like(self.theta),) * n_slots
-        self.l1_had, self.l1_total = np.zeros(len(self.theta) - 1), 0.0
-        self.n_updates = self.n_refused = 0
-
-    @property
-    def batch_size(self) -> int:
-        """Size of the micro-batch at hand."""
-        return formulas.size(self.config["batch_size"], self.n_updates)
-
-    def gradient(self, batch: Sequence[int]) -> FloatArray:
-        """`sum_{i in B} s_i L'(p_i, y_i) x_i / sum_{i in B} s_i + l2 w`."""
-        X, y, s = self.X[batch], self.y[batch], self.s[batch]
-        loss = dict(self.config["loss"])
-        p = X @ self.theta
-        slope = formulas.SLOPES[loss.pop("id")](p, y, **loss)
-        slope = s * np.where(np.isnan(p), p, slope)
-        if self.config["clip_gradient"] is not None:
-            slope = np.clip(slope, -self.config["clip_gradient"], self.config["clip_gradient"])
-        g: FloatArray = slope @ X
-        if self.config["reduction"] == "mean":
-            g = g / s.sum() if s.sum() > 0 else 0.0 * g
-        g[1:] += self.config["l2"] * self.theta[1:]
-        return g
-
-    def update(self, batch: Sequence[int], share: float = 1.0) -> None:
-        """Step once from the samples in `batch`, the learning rate multiplied by `share`."""
-        config, g = self.config, self.gradient(batch)
-        optimizer = {k: v for k, v in config["optimizer"].items() if k not in ("id", "lr")}
-        lr = formulas.rate(config["optimizer"], self.n_updates) * share
-
-        optimized = config["fit_intercept"] and config["intercept_lr"] is None
-        g_optimizer = g.copy()
-        g_optimizer[0] *= optimized
-        step = formulas.STEPS[config["optimizer"]["id"]]
-        theta, slots = step(self.theta, g_optimizer, self.slots, self.n_updates, lr, **optimizer)
-        if not optimized:
-            theta[0] = self.theta[0]
-        if config["fit_intercept"] and config["intercept_lr"] is not None:
-            theta[0] -= config["intercept_lr"] * share * g[0]
-
-        l1_had, l1_total = self.l1_had, self.l1_total + config["l1"] * lr
-        if config["l1"] > 0:
-            theta[1:], l1_had = formulas.l1_penalty(theta[1:], l1_had, l1_total)
-
-        if all(np.isfinite(array).all() for array in (g, theta, l1_had, l1_total, *slots)):
-            self.theta, self.slots, self.l1_had, self.l1_total = theta, slots, l1_had, l1_total
-            self.n_updates += 1
-        else:
-            self.n_refused += 1
+def _samples(data: Data) -> Iterator[tuple[FloatArray, float, float]]:
+    """Row, label and weight of each sample."""
+    return zip(data.table.X, data.y.tolist(), data.w.tolist(), strict=True)
 
 
 def _fit_numpy(config: dict[str, Any], data: Data, epochs: int, last_batch: str) -> OfflineFit:
-    descent, n, n_pending = Descent(config, data), len(data.y), 0
+    names, columns, X = data.table
+    descent, n_pending = Descent(config, X.shape[1]), 0
     with np.errstate(all="ignore"):  # overflow is dealt with by refusing the update
         if config["batch_size"] is None:
-            _full_batch(descent, n, epochs)
+            _full_batch(descent, data, epochs)
         elif config["batch_size"] == 1:
-            _stochastic(descent, n, epochs)
+            _stochastic(descent, data, epochs)
         else:
-            n_pending = _mini_batch(descent, n, epochs, last_batch)
+            n_pending = _mini_batch(descent, data, epochs, last_batch)
     if descent.n_refused:
         warnings.warn(
-            f"{descent.n_refused} updates were refused: a number was not finite",
+            f"{descent.n_refused} updates were refused: a number was not finite, or beyond "
+            "max_weight",
             UpdateRefusedWarning,
             stacklevel=3,
         )
-    theta = descent.theta
+    theta = np.zeros((*descent.theta.shape[:-1], 1 + len(names)))
+    theta[..., [0, *(1 + column for column in columns)]] = descent.theta
+    sparse = "bits" in (config["features"] or ())
+    named = [_by_name(row, names, sparse) for row in np.atleast_2d(theta)]
+    classes = data.classes
     return OfflineFit(
-        weights=dict(zip(data.names, theta[1:].tolist(), strict=True)),
-        intercept=float(theta[0]),
+        weights=named[0] if classes is None else dict(zip(classes, named, strict=True)),
+        intercept=(
+            float(theta[0])
+            if classes is None
+            else dict(zip(classes, theta[:, 0].tolist(), strict=True))
+        ),
         parameters=theta,
         n_updates=descent.n_updates,
         n_refused=descent.n_refused,
@@ -257,22 +223,45 @@ def _fit_numpy(config: dict[str, Any], data: Data, epochs: int, last_batch: str)
     )
 
 
+def _by_name(theta: FloatArray, names: Sequence[FeatureName], sparse: bool) -> Weights:
+    weights = zip(names, theta[1:].tolist(), strict=True)
+    return {name: w for name, w in weights if w != 0.0 or not sparse}
+
+
 # ---- the kernels
 
 
 def _fit_compiled(
-    kind: type[LinearLearner], config: dict[str, Any], data: Data, epochs: int, last_batch: str
+    kind: type[LinearLearner],
+    config: dict[str, Any],
+    X: Any,
+    y: Any,
+    data: Data,
+    epochs: int,
+    last_batch: str,
 ) -> OfflineFit:
-    names = {"names": data.names, "fixed": False} if data.names else None
-    clone = kind.from_config({**config, "features": names})
+    clone, n = kind.from_config(config), len(data.y)
     for _ in range(epochs):
-        clone.learn_many(data.X, data.y, data.w)
+        if isinstance(X, list | tuple) and (not X or isinstance(X[0], Mapping)):
+            clone.learn_block(Block(X, frames.as_vector(y, "y", n), data.w), 0, n)
+        else:
+            clone.learn_many(X, y, data.w)
         clone.flush(last_batch)
-    weights = clone.weights
+    weights: Any = clone.weights
+    intercept: Any = clone.intercept
+    names = data.table.names
+
+    def parameters(intercept: float, weights: Weights) -> list[float]:
+        return [intercept, *(weights.get(name, 0.0) for name in names)]
+
     return OfflineFit(
         weights=weights,
-        intercept=clone.intercept,
-        parameters=np.array([clone.intercept, *weights.values()]),
+        intercept=intercept,
+        parameters=np.array(
+            parameters(intercept, weights)
+            if data.classes is None
+            else [parameters(intercept[label], weights[label]) for label in data.classes]
+        ),
         n_updates=clone.n_updates,
         n_refused=clone.n_refused,
         n_pending=clone.n_pending,

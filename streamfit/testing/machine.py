@@ -14,9 +14,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from streamfit._offline_data import Data
+from streamfit._offline_descent import Arrival, Descent
 from streamfit.errors import BadSampleError
-from streamfit.offline import Descent
 from streamfit.testing import strategies
 from streamfit.testing.conformance import LearnerConformance, assert_close, parameters, step_size
 from streamfit.testing.forms import FORMS, Samples, feed
@@ -29,21 +28,15 @@ class _Model:
     """What a learner should be: the oracle, and the samples whose update has not happened."""
 
     def __init__(self, config: dict[str, Any], names: list[FeatureName]) -> None:
-        empty = Data(names, np.empty((0, len(names))), np.empty(0), np.empty(0))
-        self.descent = Descent(config, empty)
-        self.pending: list[int] = []
+        self.descent = Descent(config, len(names))
+        self.pending: list[Arrival] = []
+        self.n_samples = 0
         self.full_batch = config["batch_size"] is None
 
-    @property
-    def n_samples(self) -> int:
-        return len(self.descent.y)
-
     def learn(self, x: FloatArray, y: float, w: float) -> None:
-        descent = self.descent
-        descent.X = np.vstack([descent.X, [1.0, *x]])
-        descent.y, descent.s = np.append(descent.y, y), np.append(descent.s, w)
-        self.pending.append(self.n_samples - 1)
-        if not self.full_batch and len(self.pending) == descent.batch_size:
+        self.pending.append(self.descent.arrival(x, y, w))
+        self.n_samples += 1
+        if not self.full_batch and len(self.pending) == self.descent.batch_size:
             self.update()
 
     def update(self, share: float = 1.0) -> None:

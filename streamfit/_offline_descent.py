@@ -1,0 +1,106 @@
+"""One update of `streamfit.offline`: the gradient of a set of samples, and the step against it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from streamfit import _offline_formulas as formulas
+from streamfit.types import FloatArray
+
+__all__ = ["Arrival", "Descent"]
+
+
+class Arrival(NamedTuple):
+    """A sample as it was seen when it came."""
+
+    x: FloatArray
+    """A 1 for the intercept, then the features, scaled by what was known of them by then."""
+    y: float
+    s: float
+    """Its weight."""
+    n_classes: int
+    """How many classes were known, its own among them; 1 where there is one output."""
+
+
+class Descent:
+    """Gradient descent on `theta`: the intercept, then the weights; a row of them a class."""
+
+    def __init__(self, config: dict[str, Any], n_features: int) -> None:
+        self.config = config
+        self.softmax = config["loss"]["id"] == "cross_entropy"
+        shape: tuple[int, ...] = (1 + n_features,)
+        if self.softmax:
+            shape = (len(config["classes"] or ()), *shape)
+        n_slots = formulas.N_SLOTS.get(config["optimizer"]["id"], 1)
+        self.theta = np.zeros(shape)
+        self.slots: formulas.Slots = (np.zeros(shape),) * n_slots
+        self.l1_had, self.l1_total = np.zeros(shape)[..., 1:], 0.0
+        self.scaler = None if config.get("scaler") is None else formulas.Scaler(n_features)
+        self.n_updates = self.n_refused = 0
+
+    @property
+    def batch_size(self) -> int:
+        """Size of the micro-batch at hand."""
+        return formulas.size(self.config["batch_size"], self.n_updates)
+
+    def arrival(self, x: FloatArray, y: float, s: float) -> Arrival:
+        """Take in a sample: it may bring a class, and the scaler learns of it."""
+        if self.softmax and y == len(self.theta):  # a class begins with zeros
+            self.theta, self.l1_had, *slots = (
+                np.vstack([array, np.zeros_like(array, shape=(1, array.shape[1]))])
+                for array in (self.theta, self.l1_had, *self.slots)
+            )
+            self.slots = tuple(slots)
+        if self.scaler is not None:
+            if s > 0:
+                self.scaler.learn(x)
+            x = self.scaler.scale(x)
+        return Arrival(np.append(1.0, x), y, s, len(self.theta) if self.softmax else 1)
+
+    def gradient(self, batch: Sequence[Arrival]) -> FloatArray:
+        """`sum_{i in B} s_i L'(p_i, y_i) x_i / sum_{i in B} s_i + l2 w`."""
+        X, y, s, n_classes = (np.array(column) for column in zip(*batch, strict=True))
+        loss = dict(self.config["loss"])
+        p = X @ self.theta.T
+        if self.softmax:  # what a sample did not know of had no probability
+            p = np.where(np.arange(len(self.theta)) < n_classes[:, None], p, -np.inf)
+        slope = formulas.SLOPES[loss.pop("id")](p, y, **loss)
+        slope = s * np.where(np.isnan(p), p, slope).T
+        if self.config["clip_gradient"] is not None:
+            slope = np.clip(slope, -self.config["clip_gradient"], self.config["clip_gradient"])
+        g: FloatArray = slope @ X
+        if self.config["reduction"] == "mean":
+            g = g / s.sum() if s.sum() > 0 else 0.0 * g
+        g[..., 1:] += self.config["l2"] * self.theta[..., 1:]
+        return g
+
+    def update(self, batch: Sequence[Arrival], share: float = 1.0) -> None:
+        """Step once from the samples in `batch`, the learning rate multiplied by `share`."""
+        config, g = self.config, self.gradient(batch)
+        optimizer = {k: v for k, v in config["optimizer"].items() if k not in ("id", "lr")}
+        lr = formulas.rate(config["optimizer"], self.n_updates) * share
+
+        optimized = config["fit_intercept"] and config["intercept_lr"] is None
+        g_optimizer = g.copy()
+        g_optimizer[..., 0] *= optimized
+        step = formulas.STEPS[config["optimizer"]["id"]]
+        theta, slots = step(self.theta, g_optimizer, self.slots, self.n_updates, lr, **optimizer)
+        if not optimized:
+            theta[..., 0] = self.theta[..., 0]
+        if config["fit_intercept"] and config["intercept_lr"] is not None:
+            theta[..., 0] -= config["intercept_lr"] * share * g[..., 0]
+
+        l1_had, l1_total = self.l1_had, self.l1_total + config["l1"] * lr
+        if config["l1"] > 0:
+            theta[..., 1:], l1_had = formulas.l1_penalty(theta[..., 1:], l1_had, l1_total)
+
+        allowed = np.inf if config.get("max_weight") is None else config["max_weight"]
+        finite = all(np.isfinite(array).all() for array in (g, theta, l1_had, l1_total, *slots))
+        if finite and (np.abs(theta[..., 1:]) <= allowed).all():
+            self.theta, self.slots, self.l1_had, self.l1_total = theta, slots, l1_had, l1_total
+            self.n_updates += 1
+        else:
+            self.n_refused += 1
