@@ -266,7 +266,8 @@ class LearnerConformance:
             again.learn_many(np.repeat(data.X, times, axis=0), np.repeat(data.y, times))
             once.flush()
             again.flush()
-        assert once.n_updates == again.n_updates == 3
+        assert once.n_updates + once.n_refused == 3  # exp of a Poisson model may run away
+        assert (once.n_updates, once.n_refused) == (again.n_updates, again.n_refused)
         assert_close(parameters(once), parameters(again), scale=step_size(model))
 
     # ---- the textbook
