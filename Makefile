@@ -1,6 +1,7 @@
 # make demo    train from Kafka, kill -9, resume, compare with offline (KAFKA=no: no broker)
 # make test    ruff, mypy, pytest; what .ci/run calls
 # make lint    ruff and mypy alone
+# make bench   measure beside the peers, write benchmarks/results.md (ONLY="S1 S4": some of it)
 # make format  let ruff rewrite what it can
 # make clean   remove what was built, .venv included
 #
@@ -16,7 +17,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 	$$p $(IS_NEW) && echo $$p && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format clean
+.PHONY: help demo test lint bench format clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -33,7 +34,11 @@ lint: $(READY)
 	@$(BIN)/ruff check --quiet
 	@$(BIN)/ruff format --check --quiet
 	@echo "mypy"
-	@$(BIN)/mypy --no-error-summary streamfit connectors examples
+	@$(BIN)/mypy --no-error-summary streamfit connectors examples benchmarks
+
+bench: $(READY)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,bench]'
+	@$(BIN)/python -m benchmarks.run $(if $(ONLY),--only $(ONLY))
 
 format: $(READY)
 	@$(BIN)/ruff check --fix
