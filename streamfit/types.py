@@ -19,6 +19,7 @@ __all__ = [
     "CommitsOffsets",
     "DeadLetterQueue",
     "Decoder",
+    "DecodesMany",
     "DescribesItself",
     "FeatureName",
     "FloatArray",
@@ -248,4 +249,21 @@ class Decoder(Protocol):
         ------
         DecodeError
             When the bytes are not a sample.
+        """
+
+
+@runtime_checkable
+class DecodesMany(Protocol):
+    """A decoder that decodes records together faster than one by one."""
+
+    def decode_many(
+        self, values: Sequence[bytes | None]
+    ) -> tuple[list[Any], list[Any], list[float] | None] | None:
+        """Decode records, to exactly what decoding each of them gives.
+
+        Returns
+        -------
+        tuple or None
+            `(xs, ys, ws)`, where `ws` is None when no record carries a weight. None instead of
+            all when any record would be refused, or has to be decoded by itself: then each is.
         """

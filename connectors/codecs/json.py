@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import orjson
@@ -89,6 +89,29 @@ class JSONDecoder:
         if self.features is not None:
             x = {name: x[name] for name in self.features if name in x}
         return x, y, w
+
+    def decode_many(
+        self, values: Sequence[bytes | None]
+    ) -> tuple[list[Any], list[Any], list[float] | None] | None:
+        """Decode records together, in half the time; see `DecodesMany`."""
+        if type(self).__call__ is not JSONDecoder.__call__:
+            return None  # a subclass decodes in its own way
+        try:
+            xs = list(map(orjson.loads, values))  # type: ignore[arg-type]
+            if set(map(type, xs)) != {dict}:
+                return None
+            target, weight, names = self.target, self.weight, self.features
+            ys = [x.pop(target) for x in xs]
+            ws = None if weight is None else [x.pop(weight) for x in xs]
+        except (orjson.JSONDecodeError, KeyError):
+            return None
+        if not set(map(type, ys)) <= {bool, int, float, str}:
+            return None
+        if ws is not None and not set(map(type, ws)) <= {bool, int, float}:
+            return None
+        if names is not None:
+            xs = [{name: x[name] for name in names if name in x} for x in xs]
+        return xs, ys, ws
 
 
 def _pop(x: dict[str, Any], role: str, name: str, kinds: tuple[type, ...]) -> Any:

@@ -22,7 +22,7 @@ from streamfit.errors import BrokerUnavailableError, LostOffsetsError, SourceErr
 
 __all__ = ["ConfluentClient", "ConfluentProducer"]
 
-MAX_RECORDS = 5000
+MAX_RECORDS = 1000  # more at a time take longer each, being in the cache no more when decoded
 MAX_LETTER_BYTES = 1 << 28  # what is too large is for the broker to say
 
 log = logging.getLogger(__name__)
@@ -137,23 +137,30 @@ class ConfluentClient:
             raise self._failure
         if first is None:
             return []
-        found: dict[int, Records] = {}
-        message: Any  # the stubs say that any message may lack an offset
-        for message in [first, *self._consumer.consume(MAX_RECORDS, timeout=0)]:
-            error = message.error()
-            if error is not None:
-                self._note(message, error)
-                continue
-            partition = message.partition()
-            records = found.get(partition)
-            if records is None:
-                records = found[partition] = Records(partition, [], [], [])
-            records.offsets.append(message.offset())
-            records.values.append(message.value())
-            records.keys.append(message.key())
-        if self._failure is not None and not found:
+        messages: list[Any] = [first, *self._consumer.consume(MAX_RECORDS, timeout=0)]
+        # Column by column: a loop that looks at one message after the other takes three times as
+        # long as these, and a fifth of the time of a whole run.
+        failed = [message for message in messages if message.error() is not None]
+        for message in failed:
+            self._note(message, message.error())
+        if failed:
+            messages = [message for message in messages if message.error() is None]
+        if self._failure is not None and not messages:
             raise self._failure
-        return list(found.values())
+        found: dict[int, list[Any]] = dict.fromkeys([m.partition() for m in messages], messages)
+        if len(found) > 1:
+            found = {partition: [] for partition in found}
+            for message in messages:
+                found[message.partition()].append(message)
+        return [
+            Records(
+                partition,
+                [message.offset() for message in its],
+                [message.value() for message in its],
+                [message.key() for message in its],
+            )
+            for partition, its in found.items()
+        ]
 
     def positions(self) -> dict[int, int]:
         """See `Client`."""

@@ -25,7 +25,7 @@ from streamfit.errors import (
     MissingDependencyError,
     SourceError,
 )
-from streamfit.types import Block, Decoder, Position
+from streamfit.types import Block, Decoder, DecodesMany, Position
 
 __all__ = ["KafkaSource"]
 
@@ -260,47 +260,62 @@ class KafkaSource:
 
     def _block(self, records: Records, ends: Mapping[int, int] | None) -> Block | None:
         """Decode `records`, as far as they lie before `ends`, and move the position past them."""
-        topic, partition, decode = self.topic, records.partition, self.decoder
+        topic, partition = self.topic, records.partition
         n, end = len(records.offsets), None
         if ends is not None:
             end = ends.get(partition, 0)
             n = bisect_left(records.offsets, end)
         offsets, values, keys = records.offsets[:n], records.values[:n], records.keys[:n]
-        xs: list[Any] = []
-        ys: list[Any] = []
-        ws: list[float | None] = []
+        together = None
+        if values and isinstance(self.decoder, DecodesMany):
+            together = self.decoder.decode_many(values)
         errors: dict[int, BadSampleError] = {}
-        for offset, value in zip(offsets, values, strict=True):
-            try:
-                if value is None:
-                    raise DecodeError("tombstone: the record has no value")
-                x, y, w = decode(value)
-            except BadSampleError as error:
-                errors[len(ys)] = error.at(topic, partition, offset)
-                x, y, w = {}, 0, None
-            except Exception as error:
-                error.add_note(f"while decoding {topic!r}, partition {partition}, offset {offset}")
-                raise
-            xs.append(x)
-            ys.append(y)
-            ws.append(w)
+        xs, ys, ws = together or self._one_by_one(partition, offsets, values, errors)
         if end is not None and n < len(records.offsets):
             self._feed.move(partition, end)
         if not ys:
             return None
         self._after_last[partition] = offsets[-1] + 1
         self._feed.move(partition, offsets[-1] + 1)
-        weighted = any(w is not None for w in ws)
         return Block(
             x=xs,
             y=ys,
-            w=[1.0 if w is None else w for w in ws] if weighted else None,
+            w=ws,
             source=topic,
             partition=partition,
             offsets=offsets,
             errors=errors,
             raw=_Raw(values, keys),
         )
+
+    def _one_by_one(
+        self,
+        partition: int,
+        offsets: Sequence[int],
+        values: Sequence[bytes | None],
+        errors: dict[int, BadSampleError],
+    ) -> tuple[list[Any], list[Any], list[float] | None]:
+        """Decode records; what is refused goes into `errors`, with a placeholder for it."""
+        xs: list[Any] = []
+        ys: list[Any] = []
+        ws: list[float | None] = []
+        for offset, value in zip(offsets, values, strict=True):
+            try:
+                if value is None:
+                    raise DecodeError("tombstone: the record has no value")
+                x, y, w = self.decoder(value)
+            except BadSampleError as error:
+                errors[len(ys)] = error.at(self.topic, partition, offset)
+                x, y, w = {}, 0, None
+            except Exception as error:
+                place = f"{self.topic!r}, partition {partition}, offset {offset}"
+                error.add_note(f"while decoding {place}")
+                raise
+            xs.append(x)
+            ys.append(y)
+            ws.append(w)
+        weighted = any(w is not None for w in ws)
+        return xs, ys, [1.0 if w is None else w for w in ws] if weighted else None
 
 
 class _Raw(Sequence[tuple[bytes | None, bytes | None]]):
