@@ -1,4 +1,4 @@
-"""Decoding records together gives what decoding each of them gives, errors and places included."""
+"""Decoding, or splitting, samples together gives what doing it one by one gives, errors included."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from connectors import JSONDecoder, KafkaSource
 from connectors.kafka.protocol import Records
 from streamfit.errors import DecodeError
+from streamfit.sources import _split, _split_pairs
 from streamfit.types import Block, DecodesMany
 
 FIELDS = ["a", "b", "label", "weight"]
@@ -106,3 +107,23 @@ def test_one_bad_record_among_good_ones_is_named(bad: bytes | None) -> None:
     assert list(block.errors) == [1]
     assert (block.errors[1].partition, block.errors[1].offset) == (3, 11)
     assert block.x == [{"a": 1}, {}, {"a": 1}]
+
+
+@given(
+    st.lists(
+        st.tuples(st.dictionaries(st.sampled_from("ab"), numbers), numbers)
+        | st.tuples(st.none(), numbers, numbers)
+        | st.lists(numbers, max_size=3)
+        | st.sampled_from([None, 7, "xy", ()]),
+        min_size=1,
+        max_size=5,
+    )
+)
+def test_pairs_are_split_as_other_samples_are(batch: list[Any]) -> None:
+    errors: dict[int, Any] = {}
+    xs, ys, ws = _split(batch, 0, errors)
+    pairs = _split_pairs(batch)
+    if pairs is None:
+        assert any(type(sample) is not tuple or len(sample) != 2 for sample in batch)
+    else:
+        assert (list(pairs[0]), list(pairs[1]), pairs[2], {}) == (xs, ys, ws, errors)
