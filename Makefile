@@ -1,5 +1,5 @@
 # make demo    train from Kafka, kill -9, resume, compare with offline (KAFKA=no: no broker)
-# make test    ruff, mypy, pytest; what .ci/run calls
+# make test    ruff, mypy, pytest on WORKERS=2 processes; what .ci/run calls
 # make lint    ruff and mypy alone
 # make bench   measure beside the peers, write benchmarks/results.md (ONLY="S1 S4": some of it)
 # make format  let ruff rewrite what it can
@@ -13,6 +13,7 @@ READY := $(VENV)/.ready
 KERNELS := $(wildcard streamfit/_kernels/*.pyx streamfit/_kernels/*.pxd streamfit/_kernels/*.h)
 BUILT = streamfit/_kernels/*.so streamfit/_kernels/*.c build *.egg-info
 IS_NEW = -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
+WORKERS ?= 2
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p $(IS_NEW) && echo $$p && break; done)
 
@@ -27,7 +28,7 @@ demo: $(READY)
 
 test: lint
 	@echo "pytest"
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 lint: $(READY)
 	@echo "ruff"

@@ -19,7 +19,7 @@ settings.load_profile(
 
 @pytest.fixture(scope="session")
 def kafka() -> Iterator[LocalKafka]:
-    """One broker for all tests, started by the first that wants it."""
+    """One broker for all tests of this process, started by the first that wants it."""
     if missing := LocalKafka.unavailable():
         if os.environ.get("CI") == "true":
             pytest.fail(missing)
