@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from streamfit.errors import BadSampleError, ConfigurationError, SourceError, UnsupportedError
+from streamfit.errors import BadSampleError, ConfigurationError, UnsupportedError
 from streamfit.sources import ArraySource, IterableSource
 from streamfit.types import ReportsLag, Source
 
@@ -20,52 +20,6 @@ def numbers(n: int) -> Iterator[tuple[dict[str, float], float]]:
 
 def labels(source: Source) -> list[Any]:
     return [y for block in source for y in block.y]
-
-
-def make(kind: str, n: int) -> Source:
-    if kind == "array":
-        return ArraySource(np.arange(float(n)).reshape(n, 1), np.arange(float(n)))
-    return IterableSource(lambda: numbers(n), live=kind == "live")
-
-
-@pytest.mark.parametrize("kind", ["array", "iterable", "live"])
-class TestEverySource:
-    def test_hands_out_every_sample_once_in_order(self, kind: str) -> None:
-        source = make(kind, 3000)
-        assert isinstance(source, Source)
-        blocks = list(source)
-        assert [y for block in blocks for y in block.y] == list(range(3000))
-        assert [o for block in blocks for o in block.offsets] == list(range(3000))
-        assert source.position() == {"samples:0": 3000}
-        assert labels(source) == []  # at the end there is nothing more
-
-    def test_seek(self, kind: str) -> None:
-        source = make(kind, 100)
-        source.seek({"samples:0": 40})
-        assert source.position() == {"samples:0": 40}
-        assert labels(source) == list(range(40, 100))
-        source.seek({"samples:0": 0})
-        assert labels(source) == list(range(100))
-
-    @pytest.mark.parametrize(
-        "position", [{}, {"other:0": 1}, {"samples:0": -1}, {"samples:0": "1"}, {"samples:0": True}]
-    )
-    def test_a_foreign_position_is_refused(self, kind: str, position: Any) -> None:
-        source = make(kind, 10)
-        with pytest.raises(SourceError, match="is not a position of this source"):
-            source.seek(position)
-        assert labels(source) == list(range(10))
-
-    def test_a_position_past_the_end_is_refused(self, kind: str) -> None:
-        source = make(kind, 10)
-        with pytest.raises(SourceError, match="1[01]"):  # noqa: PT012, an iterable sees it later
-            source.seek({"samples:0": 11})
-            labels(source)
-
-    def test_closing_twice(self, kind: str) -> None:
-        source = make(kind, 1)
-        source.close()
-        source.close()
 
 
 def test_array_source_checks_shapes() -> None:
