@@ -159,6 +159,7 @@ class _FileSource(ABC):
             ys.append(y)
             ws.append(w)
         weighted = any(w is not None for w in ws)
+        raw = [(record if isinstance(record, bytes) else None, None) for _, record in records]
         return Block(
             x=xs,
             y=ys,
@@ -166,6 +167,7 @@ class _FileSource(ABC):
             source=self.path.name,
             offsets=range(self._record, self._record + len(records)),
             errors=errors,
+            raw=raw if any(value is not None for value, _ in raw) else None,
         )
 
 

@@ -15,6 +15,8 @@ from streamfit import adapters, errors, journal, offline, types
 from streamfit.checkpoint import Checkpoint, Checkpointer
 from streamfit.core import losses, optim, schedules
 from streamfit.core.features import FeatureIndex
+from streamfit.dead_letters import DeadLetters
+from streamfit.exits import exit_codes
 from streamfit.report import Progress, TrainingReport
 from streamfit.sources import ArraySource, IterableSource
 from streamfit.trainer import Trainer
@@ -26,6 +28,7 @@ __all__ = [
     "ArraySource",
     "Checkpoint",
     "Checkpointer",
+    "DeadLetters",
     "FeatureIndex",
     "IterableSource",
     "LinearRegression",
@@ -35,6 +38,7 @@ __all__ = [
     "TrainingReport",
     "adapters",
     "errors",
+    "exit_codes",
     "journal",
     "losses",
     "offline",

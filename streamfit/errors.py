@@ -6,23 +6,27 @@
     ├── ConfigurationError (ValueError)       an argument or configuration is refused
     ├── BadSampleError (ValueError)           a sample is refused; nothing was learned from it
     │   └── DecodeError                       the bytes of a record are not a sample
+    ├── TooManyBadSamplesError (RuntimeError) more of the stream is bad than was allowed
+    ├── DeadLetterError (RuntimeError)        a bad sample could not be put aside
     ├── SourceError (RuntimeError)            a source cannot go on
     │   ├── BrokerUnavailableError (ConnectionError)
     │   └── LostOffsetsError                  the position is no longer in the broker's log
     ├── CheckpointError (RuntimeError)
     │   ├── CheckpointCorruptError            a file fails its checksum or does not parse
     │   ├── CheckpointMismatchError           a valid file of another model, source or format
-    │   └── CheckpointLockedError             another trainer holds the directory
+    │   ├── CheckpointLockedError             another trainer holds the directory
+    │   └── CheckpointFencedError             another trainer took the directory over
     ├── BusyError (RuntimeError)              the model is learning already, in another call
     ├── UnsupportedError (TypeError)          the model or source cannot do what was asked
     └── MissingDependencyError (ImportError)  an extra, or the compiled kernels, are not installed
 
-and one warning, `UpdateRefusedWarning`.
+and one warning, `UpdateRefusedWarning`. Each class carries the `exit_code` of a worker that it
+ends; docs/operations.md has the table.
 """
 
 from __future__ import annotations
 
-from typing import Self
+from typing import ClassVar, Self
 
 __all__ = [
     "BadSampleError",
@@ -30,14 +34,17 @@ __all__ = [
     "BusyError",
     "CheckpointCorruptError",
     "CheckpointError",
+    "CheckpointFencedError",
     "CheckpointLockedError",
     "CheckpointMismatchError",
     "ConfigurationError",
+    "DeadLetterError",
     "DecodeError",
     "LostOffsetsError",
     "MissingDependencyError",
     "SourceError",
     "StreamfitError",
+    "TooManyBadSamplesError",
     "UnsupportedError",
     "UpdateRefusedWarning",
 ]
@@ -64,9 +71,14 @@ def shown(value: object, limit: int = 60) -> str:
 class StreamfitError(Exception):
     """Base of every error raised by streamfit and its connectors."""
 
+    exit_code: ClassVar[int] = 1
+    """What a worker that this error ends should exit with; see `streamfit.exit_codes`."""
+
 
 class ConfigurationError(StreamfitError, ValueError):
     """An argument was refused when an object was made."""
+
+    exit_code = 2
 
 
 class BadSampleError(StreamfitError, ValueError):
@@ -87,6 +99,8 @@ class BadSampleError(StreamfitError, ValueError):
     >>> print(BadSampleError("value is nan", feature="age").at("clicks", 0, 17))
     feature 'age': value is nan (source 'clicks', partition 0, offset 17)
     """
+
+    exit_code = 10
 
     def __init__(
         self,
@@ -122,32 +136,64 @@ class DecodeError(BadSampleError):
     """The bytes of a record could not be decoded into a sample."""
 
 
+class TooManyBadSamplesError(StreamfitError, RuntimeError):
+    """More of the latest samples were bad than `max_bad_ratio` allows."""
+
+    exit_code = 11
+
+
+class DeadLetterError(StreamfitError, RuntimeError):
+    """A bad sample could not be put aside; the saved position has not passed it."""
+
+    exit_code = 12
+
+
 class SourceError(StreamfitError, RuntimeError):
     """A source cannot go on."""
+
+    exit_code = 20
 
 
 class BrokerUnavailableError(SourceError, ConnectionError):
     """No broker answered, or it refused the connection."""
 
+    exit_code = 21
+
 
 class LostOffsetsError(SourceError):
     """The position asked for is outside what the broker still holds."""
+
+    exit_code = 22
 
 
 class CheckpointError(StreamfitError, RuntimeError):
     """A checkpoint could not be written or read."""
 
+    exit_code = 30
+
 
 class CheckpointCorruptError(CheckpointError):
     """A checkpoint file fails its checksum or cannot be parsed."""
+
+    exit_code = 31
 
 
 class CheckpointMismatchError(CheckpointError):
     """A valid checkpoint that belongs to another model, source or format version."""
 
+    exit_code = 32
+
 
 class CheckpointLockedError(CheckpointError):
     """Another trainer holds the lock of the checkpoint directory."""
+
+    exit_code = 33
+
+
+class CheckpointFencedError(CheckpointError):
+    """Another trainer took the checkpoint directory over; this one must not publish any more."""
+
+    exit_code = 34
 
 
 class BusyError(StreamfitError, RuntimeError):

@@ -138,11 +138,12 @@ class Journal:
             first, n = self._segment.start, self._segment.n + n
         self._segment = Segment(block.source, block.partition, first, after, n)
 
-    def skipped(self, block: Block, i: int, error: BadSampleError) -> None:
-        """Record that sample `i` of `block` was refused."""
+    def skipped(self, block: Block, i: int, error: BadSampleError, dead_letter: bool) -> None:
+        """Record that sample `i` of `block` was refused, and whether it was put aside."""
         name = type(error).__name__
         reason = name if name in REASONS else REASONS[0]
-        self._add(Skipped(block.source, block.partition, int(block.offsets[i]), reason))
+        offset = int(block.offsets[i])
+        self._add(Skipped(block.source, block.partition, offset, reason, dead_letter))
 
     def flush(self, reason: str, last_batch: str) -> None:
         """Record that the partial micro-batch is dealt with next."""

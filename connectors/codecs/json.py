@@ -27,13 +27,19 @@ class JSONDecoder:
     features
         Names of the fields to keep. A name that a record lacks is simply absent from the sample.
         By default every field but `target` and `weight` is a feature.
+    max_bytes
+        Longest record that is parsed.
+    max_fields
+        Most fields that a record may have; without a bound one record could make a model whose
+        features grow as large as the memory.
 
     Raises
     ------
     DecodeError
         When called: for bytes that are not UTF-8 or not JSON, for anything but an object, and for
-        a label or weight that is missing, null or nested. `NaN` and `Infinity` are not JSON,
-        a number too large for a float is refused, and so is nesting deeper than 1024 levels.
+        a label or weight that is missing, null or nested; for what is beyond the bounds. `NaN`
+        and `Infinity` are not JSON, a number too large for a float is refused, and so is nesting
+        deeper than 1024 levels.
 
     Notes
     -----
@@ -52,7 +58,13 @@ class JSONDecoder:
     """
 
     def __init__(
-        self, target: str, weight: str | None = None, features: Iterable[str] | None = None
+        self,
+        target: str,
+        weight: str | None = None,
+        features: Iterable[str] | None = None,
+        *,
+        max_bytes: int = 1 << 20,
+        max_fields: int = 10_000,
     ) -> None:
         self.target = _field_name("target", target)
         self.weight = None if weight is None else _field_name("weight", weight)
@@ -60,6 +72,8 @@ class JSONDecoder:
         used = [self.target, *([] if weight is None else [weight]), *(self.features or ())]
         if len(used) != len(set(used)):
             raise ConfigurationError("target, weight and features must all be different fields")
+        self.max_bytes = _bound("max_bytes", max_bytes)
+        self.max_fields = _bound("max_fields", max_fields)
 
     def __repr__(self) -> str:
         return f"JSONDecoder({self.target!r}, weight={self.weight!r}, features={self.features!r})"
@@ -72,18 +86,24 @@ class JSONDecoder:
             "target": self.target,
             "weight": self.weight,
             "features": features,
+            "max_bytes": self.max_bytes,
+            "max_fields": self.max_fields,
         }
 
     def __call__(self, value: bytes | None) -> tuple[dict[str, Any], Any, float | None]:
         """Decode one record into `(x, y, w)`; see `Decoder`."""
         if value is None:
             raise DecodeError("tombstone: the record has no value")
+        if len(value) > self.max_bytes:
+            raise DecodeError(f"oversize: {len(value)} bytes, at most {self.max_bytes} are parsed")
         try:
             x = orjson.loads(value)
         except orjson.JSONDecodeError as error:
             raise DecodeError(f"not JSON: {error}") from None
         if type(x) is not dict:
             raise DecodeError(f"not a JSON object but {_kind(x)}")
+        if len(x) > self.max_fields:
+            raise DecodeError(f"{len(x)} fields, at most {self.max_fields} are taken")
         y = _pop(x, "target", self.target, (int, float, str))
         w = None if self.weight is None else _pop(x, "weight", self.weight, (int, float))
         if self.features is not None:
@@ -133,6 +153,12 @@ def _field_name(argument: str, name: object) -> str:
     if not isinstance(name, str) or not name:
         raise ConfigurationError(f"{argument} must be the name of a field, not {name!r}")
     return name
+
+
+def _bound(argument: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigurationError(f"{argument} must be an integer >= 1, not {value!r}")
+    return value
 
 
 def _feature_names(names: Iterable[str]) -> tuple[str, ...]:

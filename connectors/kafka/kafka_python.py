@@ -89,7 +89,7 @@ class KafkaPythonClient:
     def poll(self, timeout: float) -> list[Records]:
         """See `Client`."""
         with self._translated("fetch"):
-            polled = self._consumer.poll(timeout_ms=timeout * 1000, max_records=MAX_RECORDS)
+            polled = self._consumer.poll(timeout_ms=int(timeout * 1000), max_records=MAX_RECORDS)
         return [
             Records(
                 tp.partition,
@@ -140,7 +140,7 @@ class KafkaPythonClient:
                 return KafkaConsumer(
                     **self._settings,
                     **settings,
-                    bootstrap_timeout_ms=timeout * 1000,
+                    bootstrap_timeout_ms=int(timeout * 1000),
                     kafka_client=remember,
                 )
             except BaseException:
@@ -161,13 +161,13 @@ class KafkaPythonProducer:
         with _translated(topic, "connect"):
             self._producer = KafkaProducer(
                 bootstrap_servers=bootstrap_servers.split(","),
-                bootstrap_timeout_ms=timeout * 1000,
+                bootstrap_timeout_ms=int(timeout * 1000),
                 enable_idempotence=True,  # which waits for all replicas in sync
                 allow_auto_create_topics=False,
                 max_request_size=MAX_LETTER_BYTES,
-                request_timeout_ms=timeout * 1000,
-                delivery_timeout_ms=timeout * 1000,
-                max_block_ms=timeout * 1000,
+                request_timeout_ms=int(timeout * 1000),
+                delivery_timeout_ms=int(timeout * 1000),
+                max_block_ms=int(timeout * 1000),
                 reconnect_backoff_max_ms=1000,
                 metrics_enabled=False,
             )

@@ -24,9 +24,11 @@ ROOTS = {
 LAYERS = {
     "types": 0,
     "errors": 0,
+    "events": 0,
     "_kernels": 1,
     "core": 2,
     "trainer": 4,
+    "_run": 4,
     "adapters": 5,
     "distributed": 5,
     "cli": 5,

@@ -140,9 +140,14 @@ def test_skipped_samples_are_counted_and_logged(caplog: pytest.LogCaptureFixture
     with caplog.at_level(logging.WARNING, logger="streamfit"):
         report = sf.Trainer(sf.LogisticRegression(), samples, on_bad_sample="skip").run()
     assert (report.n_samples, report.n_bad, report.position) == (20, 2, {"samples:0": 22})
-    assert "feature 'x': value nan is not finite" in caplog.text
-    assert "offset 10" in caplog.text
-    assert "offset 11" in caplog.text
+    lines = [record.getMessage() for record in caplog.records]
+    assert [line.split()[:4] for line in lines] == [
+        ["event=bad_samples", "n=1", "total=1", "error=BadSampleError"],
+        ["event=bad_samples", "n=1", "total=2", "error=BadSampleError"],
+    ]
+    assert "feature 'x': value nan is not finite" in lines[0]
+    assert "offset 10" in lines[0]
+    assert "offset 11" in lines[1]
 
 
 def test_a_bad_sample_halts_and_the_run_can_go_on_past_it(tmp_path: Path) -> None:
