@@ -5,6 +5,7 @@ from __future__ import annotations
 from connectors.codecs import JSONDecoder
 from connectors.files import CSVSource, JSONLinesSource
 from connectors.kafka import KafkaSource
+from connectors.windows import Windows
 from streamfit.sources import ArraySource, IterableSource
 
 __all__ = [
@@ -14,4 +15,5 @@ __all__ = [
     "JSONDecoder",
     "JSONLinesSource",
     "KafkaSource",
+    "Windows",
 ]

@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from connectors.codecs import JSONDecoder
 from connectors.files import CSVSource, JSONLinesSource
 from connectors.kafka import KafkaSource
+from connectors.windows import Windows
 from streamfit.errors import ConfigurationError
 from streamfit.types import Source
 
@@ -80,6 +81,8 @@ def source_from_config(config: dict[str, Any]) -> Source:
         if "decoder" in options:
             decoder = dict(options["decoder"])
             options["decoder"] = _DECODERS[decoder.pop("id")](**decoder)
+        if "source" in options:
+            options["source"] = source_from_config(options["source"])
         if kind == "KafkaSource":
             options["stop_at_end"] = True
         return _SOURCES[kind](**options)
@@ -92,5 +95,6 @@ _SOURCES: dict[object, Callable[..., Source]] = {
     "CSVSource": CSVSource,
     "JSONLinesSource": JSONLinesSource,
     "KafkaSource": KafkaSource,
+    "Windows": Windows,
 }
 _DECODERS: dict[object, Callable[..., Any]] = {"JSONDecoder": JSONDecoder}

@@ -29,7 +29,7 @@ from streamfit.progress import progress_bar
 from streamfit.report import Progress, TrainingReport
 from streamfit.signals import Stopped, StopRequest
 from streamfit.sources import IterableSource
-from streamfit.types import Block, CommitsOffsets, DescribesItself, Position, ReportsLag
+from streamfit.types import Block, CommitsOffsets, DescribesItself, KeepsState, Position, ReportsLag
 
 if TYPE_CHECKING:
     from streamfit.trainer import Trainer
@@ -131,6 +131,8 @@ class Run:
                 f"{error!r}"
             ) from None
         self.source.seek(saved.position)
+        if isinstance(self.source, KeepsState) and run.get("source_state") is not None:
+            self.source.load_state_dict(run["source_state"])
         self.model.load_state_dict(saved.model)
         self._journal.resume(run.get("journal"))
         self._evaluation.load_state_dict(loss)
@@ -280,6 +282,9 @@ class Run:
         began = time.monotonic()
         self._bad.flush()  # the position that is saved has passed them
         source = self.source.get_config() if isinstance(self.source, DescribesItself) else None
+        held = None
+        if isinstance(self.source, KeepsState):
+            held = self.source.state_dict(dict(self._position))
         saved = Checkpoint(
             model=self.model.state_dict(),
             config=self.model.get_config(),
@@ -292,6 +297,7 @@ class Run:
                 "before": list(self._before),
                 "journal": self._journal.save(),
                 "source": source,
+                "source_state": held,
                 **self._evaluation.state_dict(),
             },
         )

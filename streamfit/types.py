@@ -23,6 +23,7 @@ __all__ = [
     "DescribesItself",
     "FeatureName",
     "FloatArray",
+    "KeepsState",
     "Learner",
     "Position",
     "ReportsLag",
@@ -179,6 +180,17 @@ class DescribesItself(Protocol):
 
     def get_config(self) -> dict[str, Any] | None:
         """Return the arguments, JSON-safe and without secrets; None when they cannot be told."""
+
+
+@runtime_checkable
+class KeepsState(Protocol):
+    """A source that holds samples back, as windows do; what it holds goes into the checkpoint."""
+
+    def state_dict(self, position: Position) -> dict[str, Any] | None:
+        """Return, JSON-safe, what is held of the samples before `position`; None: not known."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Hold what `state` says; called after `seek` to the position it belongs to."""
 
 
 @runtime_checkable
