@@ -59,7 +59,7 @@ class Evaluation:
             if not hasattr(metric, "update") or not hasattr(metric, "get"):
                 raise ConfigurationError(f"metrics: {metric!r} is not a River metric")
             works_with = getattr(metric, "works_with", None)
-            if works_with is not None and not works_with(model):
+            if works_with is not None and not works_with(getattr(model, "river_estimator", model)):
                 raise ConfigurationError(
                     f"metrics: {type(metric).__name__} does not work with {type(model).__name__}"
                 )
@@ -95,8 +95,10 @@ class Evaluation:
             y, w = block.y[i], 1.0 if block.w is None else block.w[i]
             label = prediction
             if isinstance(prediction, dict):
-                y = bool(y)
-                label = max(prediction, key=prediction.__getitem__)
+                label = max(prediction, key=prediction.__getitem__, default=None)
+                y = bool(y) if type(label) is bool else y
+            if label is None:  # nothing to say yet
+                continue
             for metric in self.metrics.values():
                 wants_label = getattr(metric, "requires_labels", False)
                 metric.update(y, label if wants_label else prediction, w)

@@ -9,11 +9,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from streamfit.adapters.keras import KerasLearner
     from streamfit.adapters.sklearn import StreamClassifier, StreamRegressor
 
-__all__ = ["StreamClassifier", "StreamRegressor"]
+__all__ = ["KerasLearner", "StreamClassifier", "StreamRegressor"]
 
 _MODULES = {
+    "KerasLearner": "keras",
     "StreamClassifier": "sklearn",
     "StreamRegressor": "sklearn",
 }
