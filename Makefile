@@ -1,5 +1,6 @@
 # make demo    train from Kafka, kill -9, resume, compare with offline (KAFKA=no: no broker)
 # make test    ruff, mypy, pytest on WORKERS=2 processes; what .ci/run calls
+# make soak    kill workers and the broker at random for MINUTES=10, and look what holds then
 # make lint    ruff and mypy alone
 # make bench   measure beside the peers, write benchmarks/results.md (ONLY="S1 S4": some of it)
 # make format  let ruff rewrite what it can
@@ -18,7 +19,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 	$$p $(IS_NEW) && echo $$p && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench format clean
+.PHONY: help demo test soak lint bench format clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -29,6 +30,9 @@ demo: $(READY)
 test: lint
 	@echo "pytest"
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+
+soak: $(READY)
+	@$(BIN)/python tests/soak/soak.py --minutes $(or $(MINUTES),10)
 
 lint: $(READY)
 	@echo "ruff"

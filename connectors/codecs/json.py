@@ -114,11 +114,13 @@ class JSONDecoder:
         self, values: Sequence[bytes | None]
     ) -> tuple[list[Any], list[Any], list[float] | None] | None:
         """Decode records together, in half the time; see `DecodesMany`."""
-        if type(self).__call__ is not JSONDecoder.__call__:
-            return None  # a subclass decodes in its own way
+        if type(self).__call__ is not JSONDecoder.__call__ or any(
+            value is None or len(value) > self.max_bytes for value in values
+        ):
+            return None  # a subclass decodes in its own way; what is too long is not parsed
         try:
             xs = list(map(orjson.loads, values))  # type: ignore[arg-type]
-            if set(map(type, xs)) != {dict}:
+            if set(map(type, xs)) != {dict} or max(map(len, xs)) > self.max_fields:
                 return None
             target, weight, names = self.target, self.weight, self.features
             ys = [x.pop(target) for x in xs]

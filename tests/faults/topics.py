@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import kafka as kafka_python
@@ -38,7 +38,7 @@ def produce(
     producer.close()
 
 
-def everything(broker: LocalKafka, topic: str, partitions: int = 1) -> list[Any]:
+def records(broker: LocalKafka, topic: str, partitions: int = 1) -> Iterator[Any]:
     """Read all records of a topic: `value`, `key`, `headers`, `partition`, `offset`."""
     consumer = kafka_python.KafkaConsumer(
         bootstrap_servers=broker.bootstrap_servers,
@@ -50,11 +50,15 @@ def everything(broker: LocalKafka, topic: str, partitions: int = 1) -> list[Any]
     consumer.assign(places)
     consumer.seek_to_beginning(*places)
     ends = consumer.end_offsets(places)
-    found: list[Any] = []
     deadline = time.monotonic() + 60
     while any(consumer.position(place) < ends[place] for place in places):
         assert time.monotonic() < deadline, f"{topic} cannot be read"
-        for records in consumer.poll(500).values():
-            found += records
+        for found in consumer.poll(500).values():
+            deadline = time.monotonic() + 60
+            yield from found
     consumer.close()
-    return found
+
+
+def everything(broker: LocalKafka, topic: str, partitions: int = 1) -> list[Any]:
+    """Return all records of a topic."""
+    return list(records(broker, topic, partitions))

@@ -1,4 +1,4 @@
-"""Decoding, or splitting, samples together gives what doing it one by one gives, errors included."""
+"""Decoding, or splitting, samples together gives what one by one gives, errors included."""
 
 from __future__ import annotations
 
@@ -37,6 +37,8 @@ decoders = st.builds(
     target=st.just("label"),
     weight=st.sampled_from([None, "weight"]),
     features=st.sampled_from([None, ["a"], ["b", "a"]]),
+    max_bytes=st.sampled_from([30, 10_000]),
+    max_fields=st.sampled_from([2, 100]),
 )
 
 
