@@ -1,5 +1,7 @@
 """The extension table; everything else is in pyproject.toml."""
 
+from pathlib import Path
+
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
@@ -7,7 +9,8 @@ from setuptools import Extension, setup
 # Never -ffast-math, never -march=native (see streamfit/_kernels/kernels.h).
 FLAGS = ["-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
 
-MODULES = ["features", "linear"]
+HEADERS = sorted(str(path) for path in Path("streamfit/_kernels").glob("*.h"))
+MODULES = ["features", "formulas", "hashing", "linear"]
 
 setup(
     ext_modules=cythonize(
@@ -15,7 +18,7 @@ setup(
             Extension(
                 f"streamfit._kernels.{name}",
                 [f"streamfit/_kernels/{name}.pyx"],
-                depends=["streamfit/_kernels/kernels.h"],
+                depends=HEADERS,
                 extra_compile_args=FLAGS,
             )
             for name in MODULES

@@ -14,7 +14,8 @@ import typing
 from streamfit import adapters, errors, journal, offline, types
 from streamfit.checkpoint import Checkpoint, Checkpointer
 from streamfit.core import losses, optim, schedules
-from streamfit.core.features import FeatureIndex
+from streamfit.core.features import FeatureIndex, HashedFeatures
+from streamfit.core.scaler import StandardScaler
 from streamfit.dead_letters import DeadLetters
 from streamfit.exits import exit_codes
 from streamfit.report import Progress, TrainingReport
@@ -23,6 +24,7 @@ from streamfit.trainer import Trainer
 
 if typing.TYPE_CHECKING:
     from streamfit.core.linear import LinearRegression, LogisticRegression
+    from streamfit.core.softmax import SoftmaxRegression
 
 __all__ = [
     "ArraySource",
@@ -30,10 +32,13 @@ __all__ = [
     "Checkpointer",
     "DeadLetters",
     "FeatureIndex",
+    "HashedFeatures",
     "IterableSource",
     "LinearRegression",
     "LogisticRegression",
     "Progress",
+    "SoftmaxRegression",
+    "StandardScaler",
     "Trainer",
     "TrainingReport",
     "adapters",
@@ -53,6 +58,7 @@ __version__ = "0.1.0"
 _LAZY = {
     "LinearRegression": "streamfit.core.linear",
     "LogisticRegression": "streamfit.core.linear",
+    "SoftmaxRegression": "streamfit.core.softmax",
 }
 
 if not typing.TYPE_CHECKING:  # or every name would be one of ours

@@ -77,7 +77,7 @@ class Evaluation:
             What the model refused, and where it stopped. It is not raised, so that an error
             which a metric raises, of whatever type, is never taken for it.
         """
-        predictors = np.empty(len(block)) if self.metrics else None
+        predictors = self._model.new_predictors(block) if self.metrics else None
         before = self._model.n_samples
         bad = None
         try:

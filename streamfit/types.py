@@ -24,6 +24,7 @@ __all__ = [
     "FeatureName",
     "FloatArray",
     "KeepsState",
+    "Label",
     "Learner",
     "Position",
     "ReportsLag",
@@ -40,8 +41,11 @@ FloatArray: TypeAlias = npt.NDArray[np.float64]
 FeatureName: TypeAlias = str | int
 """What may name a feature; columns of an unnamed array are named 0, 1, 2, ..."""
 
-Target: TypeAlias = float | int | bool
-"""A label: a number (regression) or False / True / 0 / 1 (binary classification)."""
+Label: TypeAlias = str | int | bool
+"""What may name a class of `SoftmaxRegression`."""
+
+Target: TypeAlias = float | Label
+"""A label: a number (regression), False / True / 0 / 1 (binary), or the name of a class."""
 
 Sample: TypeAlias = (
     tuple[Mapping[FeatureName, float] | npt.ArrayLike, Target]
@@ -221,6 +225,9 @@ class Learner(Protocol):
     @property
     def n_refused(self) -> int:
         """Updates refused because a weight would have become non-finite."""
+
+    def new_predictors(self, block: Block) -> FloatArray:
+        """Make the array that `learn_block` fills, one row for each sample of the block."""
 
     def learn_block(
         self, block: Block, start: int, stop: int, predictors: FloatArray | None = None

@@ -1,17 +1,20 @@
-"""The compiled kernels: `kernels.h` computes, the Cython modules hold the memory."""
+"""The compiled kernels: the headers compute, the Cython modules hold the memory."""
 
 try:
-    from streamfit._kernels.features import FeatureIndex
-    from streamfit._kernels.linear import (
+    from streamfit._kernels.features import FeatureIndex, exact_label
+    from streamfit._kernels.formulas import (
         OPTIMIZERS,
-        LinearKernel,
         exp,
         learning_rate,
         loss_gradient,
+        loss_mean,
+        loss_means,
         loss_value,
         sigmoid,
-        sigmoid_one,
+        softmax,
     )
+    from streamfit._kernels.hashing import HashedFeatures
+    from streamfit._kernels.linear import LinearKernel
 except ImportError as error:
     from streamfit.errors import MissingDependencyError
 
@@ -23,11 +26,15 @@ except ImportError as error:
 __all__ = [
     "OPTIMIZERS",
     "FeatureIndex",
+    "HashedFeatures",
     "LinearKernel",
+    "exact_label",
     "exp",
     "learning_rate",
     "loss_gradient",
+    "loss_mean",
+    "loss_means",
     "loss_value",
     "sigmoid",
-    "sigmoid_one",
+    "softmax",
 ]

@@ -12,7 +12,10 @@ from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
 from cpython.long cimport PyLong_AsDouble, PyLong_Check, PyLong_CheckExact
 from cpython.object cimport PyObject
 from cpython.unicode cimport PyUnicode_CheckExact
+from libc.stdint cimport int32_t
 from libc.string cimport memset
+
+from streamfit._kernels.hashing cimport sf_entry
 
 import numpy as np
 
@@ -24,6 +27,9 @@ NO_NUMBERS = (
     *(str, bytes, bytearray, memoryview, complex),
     *(np.complexfloating, np.datetime64, np.timedelta64, np.ndarray),
 )
+
+
+MAXIMUM = 2**20
 
 
 cdef double real(object value) except? -1.0:
@@ -56,6 +62,10 @@ cdef double number(object value, object name) except? -1.0:
 cdef double label(object value) except? -1.0:
     if PyFloat_CheckExact(value):
         return PyFloat_AS_DOUBLE(value)
+    if value is True:
+        return 1.0
+    if value is False:
+        return 0.0
     try:
         return real(value)
     except (TypeError, ValueError, OverflowError):
@@ -69,6 +79,21 @@ cdef double sample_weight(object value) except? -1.0:
         return real(value)
     except (TypeError, ValueError, OverflowError):
         raise BadSampleError(f"sample weight {told(value)}") from None
+
+
+def exact_label(label):
+    """Return the label of a class as an exact bool, int or str."""
+    if isinstance(label, np.generic):
+        label = label.item()
+    if isinstance(label, float) and label.is_integer():
+        return int(label)
+    if type(label) is str or type(label) is int or type(label) is bool:
+        return label
+    if isinstance(label, str):
+        return str.__str__(label)
+    if isinstance(label, int):
+        return int.__index__(label)
+    raise BadSampleError(f"label {told(label)}, and no name of a class")
 
 
 cdef object no_sample(object x, str more=""):
@@ -90,6 +115,43 @@ cdef object exact(object name):
     )
 
 
+cdef object read_sample(object x, list names):
+    """Convert a sample of any kind: a dict of exact names and floats, or a float64 array.
+
+    Whatever code the sample brings along (`__float__`, `__iter__`, ...) runs here, before
+    anything of the model is in use.
+    """
+    if isinstance(x, (str, bytes, bytearray, memoryview)):
+        raise no_sample(x)
+    if not isinstance(x, Mapping):
+        if not (hasattr(x, "to_dict") and hasattr(x, "index")):  # a pandas Series has names
+            return read_array(x, names)
+        x = x.to_dict()
+    return {exact(name): number(value, name) for name, value in dict(x).items()}
+
+cdef object read_array(object x, list names):
+    try:
+        array = np.asarray(x)
+        if isinstance(x, np.ma.MaskedArray):  # masked is missing
+            array = array.astype(object)
+            array[np.ma.getmaskarray(x)] = None
+    except (TypeError, ValueError):
+        raise no_sample(x) from None
+    if array.ndim != 1:
+        raise no_sample(x, f" of shape {array.shape}")
+    if array.dtype.kind not in "fiub":
+        # a list keeps its elements' types, of which NumPy would have made one
+        elements = list(x) if isinstance(x, (list, tuple)) else list(array)
+        known = list(names)
+        numbers = [
+            number(value, known[j] if j < len(known) else j)
+            for j, value in enumerate(elements)
+        ]
+        array = np.array(numbers, dtype=np.float64)
+    with np.errstate(over="ignore"):  # becomes infinite, and is refused as that
+        return np.ascontiguousarray(array, dtype=np.float64)
+
+
 cdef class FeatureIndex:
     """Which column each feature has, in the order in which the features were first seen.
 
@@ -98,8 +160,12 @@ cdef class FeatureIndex:
     names
         Features known from the start: str or int, no two alike.
     fixed
-        Refuse samples that carry a feature not in `names`. By default an unknown feature
-        gets the next column, with weight 0.
+        Refuse samples that carry a feature not in `names`; without names, one that the first
+        learned sample did not have. By default an unknown feature gets the next column, with
+        weight 0.
+    maximum
+        Most features to take: a stream of ever new names is refused before memory is full. For
+        names without bound there is `HashedFeatures`.
 
     Examples
     --------
@@ -109,9 +175,15 @@ cdef class FeatureIndex:
     (2, ['age', 'income'])
     """
 
-    def __init__(self, names=(), bint fixed=False):
+    def __init__(self, names=(), bint fixed=False, maximum=MAXIMUM):
         self._names = []
-        self.fixed = False
+        self._open = True
+        self.fixed = fixed
+        if isinstance(maximum, bool) or not isinstance(maximum, int) or not 1 <= maximum < 2**31:
+            raise ConfigurationError(
+                f"features: maximum must be an integer from 1 to 2**31 - 1, not {maximum!r:.60}"
+            )
+        self.maximum = maximum
         self._columns = {}
         if isinstance(names, (str, bytes)):
             raise ConfigurationError(f"features: names must be a list of names, not {names!r}")
@@ -123,9 +195,7 @@ cdef class FeatureIndex:
                 self._append(name)
         except (TypeError, BadSampleError) as error:
             raise ConfigurationError(f"features: {error}") from None
-        if fixed and not self._names:
-            raise ConfigurationError("features: a fixed index needs at least one name")
-        self.fixed = fixed
+        self.settle()
 
     def __len__(self):
         return len(self._names)
@@ -137,11 +207,11 @@ cdef class FeatureIndex:
         return f"FeatureIndex({self._names!r}, fixed={bool(self.fixed)})"
 
     def __reduce__(self):
-        return FeatureIndex, (list(self._names), bool(self.fixed))
+        return FeatureIndex, (list(self._names), bool(self.fixed), self.maximum)
 
-    def copy(self):
-        """Return an independent index with the same columns."""
-        return FeatureIndex(self._names, self.fixed)
+    def copy(self, names=None):
+        """Return an independent index with the same columns, or with others."""
+        return FeatureIndex(self._names if names is None else names, self.fixed, self.maximum)
 
     def column(self, name):
         """Return the column of `name`, or None when it has none."""
@@ -152,9 +222,20 @@ cdef class FeatureIndex:
         """The features' names, by column."""
         return list(self._names)
 
+    cdef int settle(self) except -1:
+        """A fixed index is closed when it has names: those of the first sample at the latest."""
+        self._open = not self.fixed or not self._names
+        return 0
+
     def _append(self, name):
-        if self.fixed:
+        if not self._open:
             raise BadSampleError("unknown feature; the feature index is fixed", feature=name)
+        if len(self._names) >= self.maximum:
+            raise BadSampleError(
+                f"the model has {self.maximum} features, the most it may have; raise the maximum "
+                "of its FeatureIndex, or use HashedFeatures",
+                feature=name,
+            )
         # what a checkpoint could not bring back is refused before it is learned
         if type(name) is str:
             try:
@@ -177,7 +258,7 @@ cdef class FeatureIndex:
         """
         cdef Py_ssize_t known = len(self._names), place
         if names is None:
-            if known == 0 and grow and not self.fixed:
+            if known == 0 and grow and self._open:
                 for place in range(n_columns):
                     self._append(place)
             elif n_columns != known and not (known == 0 and not grow):
@@ -203,6 +284,8 @@ cdef class FeatureIndex:
         """Forget the columns from `n` on: the sample that brought them was refused."""
         while len(self._names) > n:
             del self._columns[self._names.pop()]
+        if n == 0:
+            self.settle()
         return 0
 
     cdef Py_ssize_t fill_dict(self, dict x, double* row, Py_ssize_t limit, bint grow) except -2:
@@ -216,8 +299,8 @@ cdef class FeatureIndex:
         cdef PyObject* key
         cdef PyObject* value
         cdef Py_ssize_t position = 0, i = 0, column
+        cdef bint in_order = True  # so far the names were the index's first ones
         cdef double number_
-        memset(row, 0, limit * sizeof(double))
         while PyDict_Next(x, &position, &key, &value):
             if PyFloat_Check(<object>value):
                 number_ = PyFloat_AS_DOUBLE(<object>value)
@@ -230,54 +313,59 @@ cdef class FeatureIndex:
                 return -1
             if i < limit and PyList_GET_ITEM(self._names, i) == key:
                 row[i] = number_
-            elif PyUnicode_CheckExact(<object>key) or PyLong_CheckExact(<object>key):
-                found = self._columns.get(<object>key)
-                if found is not None and (grow or found < limit):
-                    row[<Py_ssize_t>found] = number_
-                elif grow:
-                    column = PyList_GET_SIZE(self._names)
-                    self._append(<object>key)
-                    row[column] = number_
             else:
-                return -1
+                if in_order:
+                    in_order = False
+                    if i < limit:
+                        memset(row + i, 0, (limit - i) * sizeof(double))
+                column = self._find(<object>key, limit, grow)
+                if column == -1:
+                    return -1
+                if column >= 0:
+                    row[column] = number_
             i += 1
+        if in_order and i < limit:
+            memset(row + i, 0, (limit - i) * sizeof(double))
         return PyList_GET_SIZE(self._names) if grow else limit
 
-    cdef object read(self, object x):
-        """Convert a sample of any kind: a dict of exact names and floats, or a float64 array.
+    cdef Py_ssize_t _find(self, object name, Py_ssize_t limit, bint grow) except -3:
+        """Column of an exact name, new with `grow`; -1 if it is not exact, -2 if it has none."""
+        if not (PyUnicode_CheckExact(name) or PyLong_CheckExact(name)):
+            return -1
+        found = self._columns.get(name)
+        if found is not None:
+            return <Py_ssize_t>found if grow or <Py_ssize_t>found < limit else -2
+        if not grow:
+            return -2
+        self._append(name)
+        return PyList_GET_SIZE(self._names) - 1
 
-        Whatever code the sample brings along (`__float__`, `__iter__`, ...) runs here, before
-        anything of the model is in use.
-        """
-        if isinstance(x, (str, bytes, bytearray, memoryview)):
-            raise no_sample(x)
-        if not isinstance(x, Mapping):
-            if not (hasattr(x, "to_dict") and hasattr(x, "index")):  # a pandas Series has names
-                return self._read_array(x)
-            x = x.to_dict()
-        return {exact(name): number(value, name) for name, value in dict(x).items()}
-
-    def _read_array(self, x):
-        try:
-            array = np.asarray(x)
-            if isinstance(x, np.ma.MaskedArray):  # masked is missing
-                array = array.astype(object)
-                array[np.ma.getmaskarray(x)] = None
-        except (TypeError, ValueError):
-            raise no_sample(x) from None
-        if array.ndim != 1:
-            raise no_sample(x, f" of shape {array.shape}")
-        if array.dtype.kind not in "fiub":
-            # a list keeps its elements' types, of which NumPy would have made one
-            elements = list(x) if isinstance(x, (list, tuple)) else list(array)
-            known = list(self._names)
-            numbers = [
-                number(value, known[j] if j < len(known) else j)
-                for j, value in enumerate(elements)
-            ]
-            array = np.array(numbers, dtype=np.float64)
-        with np.errstate(over="ignore"):  # becomes infinite, and is refused as that
-            return np.ascontiguousarray(array, dtype=np.float64)
+    cdef Py_ssize_t fill_entries(
+        self, dict x, sf_entry* entry, Py_ssize_t limit, bint grow
+    ) except -2:
+        """Write a dict as entries in its own order; return their number (see `fill_dict`)."""
+        cdef PyObject* key
+        cdef PyObject* value
+        cdef Py_ssize_t position = 0, n = 0, column
+        cdef double number_
+        while PyDict_Next(x, &position, &key, &value):
+            if PyFloat_Check(<object>value):
+                number_ = PyFloat_AS_DOUBLE(<object>value)
+            elif PyLong_Check(<object>value):
+                try:
+                    number_ = PyLong_AsDouble(<object>value)
+                except OverflowError:
+                    return -1
+            else:
+                return -1
+            column = self._find(<object>key, limit, grow)
+            if column == -1:
+                return -1
+            if column >= 0:
+                entry[n].column = <int32_t>column
+                entry[n].value = number_
+                n += 1
+        return n
 
     cdef Py_ssize_t fill_array(
         self, const double[::1] values, double* row, Py_ssize_t limit, bint grow

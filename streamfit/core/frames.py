@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from streamfit.errors import BadSampleError, UnsupportedError
-from streamfit.types import FeatureName, FloatArray
+from streamfit.errors import BadSampleError
+from streamfit.types import FeatureName
 
 __all__ = [
     "as_array",
-    "as_float64",
+    "as_real",
     "as_table",
     "as_vector",
     "is_frame",
@@ -67,10 +67,6 @@ def as_table(X: Any) -> tuple[npt.NDArray[Any], list[FeatureName] | None]:
                 values[:, column] = frame[name].to_list()
         names = [name.item() if isinstance(name, np.generic) else name for name in frame.columns]
         return values, names
-    if hasattr(X, "tocsr"):
-        raise UnsupportedError(
-            "sparse matrices are not supported yet; pass X.toarray() in blocks, or dicts"
-        )
     array = as_array(X)
     if array.ndim != 2:
         raise BadSampleError(f"X must have shape (n, n_features), not {array.shape}")
@@ -103,12 +99,14 @@ def as_vector(values: Any, name: str, n: int) -> npt.NDArray[Any]:
     return array
 
 
-def as_float64(array: npt.NDArray[Any]) -> FloatArray | None:
-    """Return `array` as C-contiguous float64 if every number converts, None otherwise."""
+def as_real(array: npt.NDArray[Any], dtype: type[np.floating[Any]]) -> npt.NDArray[Any] | None:
+    """Return `array` C-contiguous in `dtype` if every number converts, None otherwise."""
     if array.dtype.kind not in "fiub":
         return None
+    if array.dtype == dtype and array.flags.c_contiguous:
+        return array
     with np.errstate(over="ignore"):  # becomes infinite, and is refused as that
-        return np.ascontiguousarray(array, dtype=np.float64)
+        return np.ascontiguousarray(array, dtype=dtype)
 
 
 def native_series(values: npt.NDArray[Any], like: Any, name: str | None) -> Any:

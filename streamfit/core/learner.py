@@ -2,22 +2,25 @@
 
 A sample takes the same way whether it comes alone (`learn_one`), in a table (`learn_many`) or
 in a block of a stream (`learn_block`): into the kernel, which adds its gradient to the pending
-sum and updates when `batch_size` samples are in.
+sum and updates when `batch_size` samples are in. `learn_one` and predicting one sample are the
+kernel's own methods, for a Python call costs more than a small sample's arithmetic.
 """
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any, ClassVar, Self
 
 import numpy as np
+import numpy.typing as npt
 
-from streamfit._kernels import OPTIMIZERS, FeatureIndex, LinearKernel
-from streamfit.core import frames, losses, optim, schedules
-from streamfit.core.features import features_config, features_from_config
+from streamfit._kernels import OPTIMIZERS, FeatureIndex, HashedFeatures, LinearKernel, exact_label
+from streamfit.core import frames, losses, optim, schedules, sparse
+from streamfit.core.features import check_features, features_config, features_from_config
+from streamfit.core.scaler import StandardScaler, scaler_from_config
+from streamfit.core.state import check_state, digest_of
 from streamfit.core.validation import check_choice, check_flag, check_integer, check_real
 from streamfit.errors import BadSampleError, CheckpointMismatchError, ConfigurationError
-from streamfit.types import Block, FeatureName, FloatArray, StateDict
+from streamfit.types import Block, FeatureName, FloatArray, Label, StateDict
 
 __all__ = ["LAST_BATCH", "LinearLearner"]
 
@@ -25,7 +28,7 @@ LAST_BATCH = ("apply", "scale", "drop", "carry")
 """What may be done with the partial micro-batch at the end of an epoch."""
 
 
-class LinearLearner:
+class LinearLearner(LinearKernel):
     """Base of the linear learners: parameters, micro-batches, state.
 
     Subclasses name their losses and say what a prediction is.
@@ -45,7 +48,33 @@ class LinearLearner:
         fit_intercept: bool = True,
         intercept_lr: float | None = None,
         clip_gradient: float | None = None,
-        features: FeatureIndex | None = None,
+        features: FeatureIndex | HashedFeatures | str | None = None,
+        scaler: StandardScaler | None = None,
+        dtype: str = "float64",
+        max_weight: float | None = None,
+    ) -> None:
+        self._check_arguments(
+            optimizer, loss, batch_size, reduction, l2, l1, fit_intercept, intercept_lr,
+            clip_gradient, features, scaler, dtype, max_weight,
+        )  # fmt: skip
+        self._target_name: str | None = None
+        self._start(())
+
+    def _check_arguments(
+        self,
+        optimizer: optim.Optimizer | None,
+        loss: losses.Loss | None,
+        batch_size: int | schedules.BatchSizeSchedule | None,
+        reduction: str,
+        l2: float,
+        l1: float,
+        fit_intercept: bool,
+        intercept_lr: float | None,
+        clip_gradient: float | None,
+        features: FeatureIndex | HashedFeatures | str | None,
+        scaler: StandardScaler | None,
+        dtype: str,
+        max_weight: float | None,
     ) -> None:
         self.optimizer = optim.SGD(0.01) if optimizer is None else optimizer
         known = isinstance(self.optimizer, optim.Optimizer) and hasattr(self.optimizer, "id")
@@ -78,14 +107,28 @@ class LinearLearner:
             if clip_gradient is None
             else check_real("clip_gradient", clip_gradient, positive=True)
         )
-        if features is not None and not isinstance(features, FeatureIndex):
+        self.features = check_features(features)
+        if scaler is not None and not isinstance(scaler, StandardScaler):
+            raise ConfigurationError(f"scaler must be a StandardScaler or None, not {scaler!r:.60}")
+        if scaler is not None and isinstance(self.features, HashedFeatures):
             raise ConfigurationError(
-                f"features must be a FeatureIndex, not {type(features).__name__}"
+                "scaler: subtracting the mean would make every hashed sample dense; scale the "
+                "values before they are hashed"
             )
-        self.features = features
-        self._target_name: str | None = None
-        self._kernel = LinearKernel(
-            FeatureIndex() if features is None else features.copy(),
+        self.scaler = scaler
+        self.dtype = check_choice("dtype", dtype, ("float64", "float32"))
+        self.max_weight = (
+            None if max_weight is None else check_real("max_weight", max_weight, positive=True)
+        )
+
+    def _start(self, classes: tuple[Label, ...]) -> None:
+        """Make the numbers of a fresh model."""
+        indexed = isinstance(self.features, FeatureIndex)
+        self._configure(
+            self.features.copy() if isinstance(self.features, FeatureIndex) else FeatureIndex(),
+            hashing=None if indexed or self.features is None else self.features,
+            classes=classes,
+            classes_fixed=bool(classes),
             loss=self.loss.get_config(),
             optimizer=self.optimizer.get_config(),
             schedule=self.optimizer.schedule.get_config(),
@@ -96,6 +139,9 @@ class LinearLearner:
             fit_intercept=self.fit_intercept,
             intercept_lr=self.intercept_lr,
             clip_gradient=self.clip_gradient,
+            max_weight=self.max_weight,
+            standardize=self.scaler is not None,
+            single=self.dtype == "float32",
         )
 
     def _batch_size_config(self) -> int | dict[str, Any] | None:
@@ -105,32 +151,14 @@ class LinearLearner:
 
     # ---- learning
 
-    def learn_one(self, x: Any, y: Any, w: float = 1.0) -> None:
-        """Learn one sample; the weights move when `batch_size` samples are in.
-
-        Parameters
-        ----------
-        x
-            Mapping of feature name to number, or a 1-D array. A feature that is absent is 0.
-        y
-            The label.
-        w
-            Weight of the sample, >= 0.
-
-        Raises
-        ------
-        BadSampleError
-            When the sample is refused; nothing has changed then.
-        """
-        self._kernel.learn_mapping(x, y, w)
-
     def learn_many(self, X: Any, y: Any, w: Any = None) -> None:
         """Learn the rows of a table in order, exactly as `learn_one` would one by one.
 
         Parameters
         ----------
         X
-            Array of shape (n, n_features), or a pandas, polars or Arrow frame.
+            Array of shape (n, n_features), a pandas, polars or Arrow frame, or a sparse matrix of
+            scipy's (CSR; others are converted).
         y
             `n` labels.
         w
@@ -144,11 +172,11 @@ class LinearLearner:
         """
         block = self._as_block(X, y, w)
         self._target_name = getattr(y, "name", None)
-        before = self._kernel.snapshot()
+        before = self.snapshot()
         try:
             self.learn_block(block, 0, len(block))
         except BaseException:
-            self._kernel.restore(before)
+            self.restore(before)
             raise
 
     def learn_block(
@@ -163,52 +191,131 @@ class LinearLearner:
         start, stop
             The range to learn.
         predictors
-            Array of shape (len(block),) that receives each sample's linear predictor as it was
-            before the sample was learned.
+            What `new_predictors` made for the block; receives each sample's linear predictors as
+            they were before the sample was learned.
 
         Raises
         ------
         BadSampleError
             At the first bad sample, with its place. The samples before it are learned.
         """
-        before = self._kernel.n_samples
+        before = self.n_samples
         try:
-            if not isinstance(block.x, np.ndarray):
-                self._kernel.learn_mappings(block.x, block.y, block.w, start, stop, predictors)
-            else:
+            if sparse.is_sparse(block.x):
+                self._learn_sparse(block, start, stop, predictors)
+            elif isinstance(block.x, np.ndarray):
                 self._learn_table(block, start, stop, predictors)
+            else:
+                self.learn_samples(block.x, block.y, block.w, start, stop, predictors)
         except BadSampleError as error:
-            i = start + self._kernel.n_samples - before
+            i = start + self.n_samples - before
             offset = block.offsets[i] if i < len(block.offsets) else i
             raise error.at(block.source, block.partition, offset) from None
 
     def _learn_table(
         self, block: Block, start: int, stop: int, predictors: FloatArray | None
     ) -> None:
-        table, labels = np.asarray(block.x)[start:stop], block.y[start:stop]
-        weights = None if block.w is None else block.w[start:stop]
-        X, y = frames.as_float64(table), frames.as_float64(frames.as_array(labels))
-        w = None if weights is None else frames.as_float64(frames.as_array(weights))
-        out = None if predictors is None else predictors[start:stop]
-        if X is None or y is None or (w is None and block.w is not None):
+        table = np.asarray(block.x)[start:stop]
+        labels, weights, out = _slices(block, start, stop, predictors)
+        X, y = frames.as_real(table, self._real), self._as_labels(labels)
+        w = None if weights is None else frames.as_real(frames.as_array(weights), np.float64)
+        undecided = X is None or y is None or (w is None and weights is not None)
+        if undecided or self.hashing is not None:  # one by one: each value is looked at
             rows = frames.rows_of(table, block.features)
-            self._kernel.learn_mappings(rows, labels, weights, 0, stop - start, out)
+            self.learn_samples(rows, labels, weights, 0, stop - start, out)
             return
-        index = self._kernel.index
-        known = len(index)
-        learned = self._kernel.n_samples
+        assert X is not None and y is not None  # noqa: PT018, for mypy
+        known, learned = len(self.index), self.n_samples
         try:
-            columns = index.align(block.features, X.shape[1], grow=True)
+            columns = self.index.align(block.features, X.shape[1], grow=True)
             if columns is not None:
-                X = _gather(X, columns, len(index))
-            self._kernel.learn_matrix(X, y, w, 0, stop - start, out)
+                X = _gather(X, columns, len(self.index))
+            self.learn_table(X, y[0], w, y[1], out)
         finally:
-            if self._kernel.n_samples == learned:  # the first row was refused, with its features
-                self._kernel.forget_features(known)
+            if self.n_samples == learned:  # the first row was refused, with its features
+                self.forget_features(known)
+
+    def _learn_sparse(
+        self, block: Block, start: int, stop: int, predictors: FloatArray | None
+    ) -> None:
+        rows, error = sparse.read_rows(block.x, start, stop, self._real)
+        n = len(rows[2]) - 1
+        labels, weights, out = _slices(block, start, start + n, predictors)
+        if self.hashing is None and self.scaler is None:
+            known, learned = len(self.index), self.n_samples
+            y = self._as_labels(labels)
+            w = None if weights is None else frames.as_real(frames.as_array(weights), np.float64)
+            try:
+                self.index.align(None, rows[3], grow=True)
+                if y is None or (w is None and weights is not None):
+                    mappings = sparse.mappings_of(rows, self.index.names)
+                    self.learn_samples(mappings, labels, weights, 0, n, out)
+                else:
+                    self.learn_table(rows, y[0], w, y[1], out)
+            finally:
+                if self.n_samples == learned:
+                    self.forget_features(known)
+        elif self.hashing is not None:  # columns are the features 0, 1, 2, ...
+            mappings = sparse.mappings_of(rows, range(rows[3]))
+            self.learn_samples(mappings, labels, weights, 0, n, out)
+        else:  # every feature is scaled, so every row is dense
+            dense = Block(sparse.dense_of(rows), labels, weights)
+            self._learn_table(dense, 0, n, out)
+        if error is not None:
+            raise error
+
+    @property
+    def _real(self) -> type[np.floating[Any]]:
+        return np.float32 if self.dtype == "float32" else np.float64
+
+    def _as_labels(self, labels: Any) -> tuple[FloatArray, list[Label]] | None:
+        """Return labels as numbers, and the classes that are new; None if one is no label."""
+        if self._classes is None:
+            y = frames.as_real(frames.as_array(labels), np.float64)
+            return None if y is None else (y, [])
+        values: list[Any]
+        if isinstance(labels, np.ndarray) and labels.dtype.kind in "iubU":
+            unique, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
+            values = [unique[i].item() for i in np.argsort(first)]
+            numbered = np.argsort(np.argsort(first))[inverse]
+        else:
+            try:
+                exact = [exact_label(label) for label in labels]
+            except BadSampleError:
+                return None
+            place = {name: i for i, name in enumerate(dict.fromkeys(exact))}
+            values = list(place)
+            numbered = np.array([place[name] for name in exact], dtype=np.int64)
+        number = {name: k for k, name in enumerate(self._classes)}
+        new = [name for name in values if name not in number]
+        if new and self.classes_fixed:
+            return None
+        number.update({name: len(number) + k for k, name in enumerate(new)})
+        numbers = np.array([number[name] for name in values], dtype=np.float64)
+        return np.ascontiguousarray(numbers[numbered]), new
+
+    def new_predictors(self, block: Block) -> FloatArray:
+        """Make the array that `learn_block` fills: one predictor for each sample.
+
+        In softmax regression there is one for each sample and class, -inf where a class was not
+        known yet.
+        """
+        if self._classes is None:
+            return np.empty(len(block))
+        labels = []
+        for label in block.y:
+            try:
+                labels.append(exact_label(label))
+            except BadSampleError:
+                continue
+        return np.full((len(block), len({*self._classes, *labels})), -np.inf)
 
     def _as_block(self, X: Any, y: Any, w: Any) -> Block:
-        table, names = frames.as_table(X)
-        n = len(table)
+        if sparse.is_sparse(X):
+            table, names = sparse.as_csr(X), None
+        else:
+            table, names = frames.as_table(X)
+        n = table.shape[0]
         if w is not None:
             w = np.full(n, w) if frames.is_scalar(w) else frames.as_vector(w, "w", n)
         return Block(
@@ -232,89 +339,56 @@ class LinearLearner:
             pending samples *are* the whole micro-batch and are applied in full, always.
         """
         check_choice("last_batch", last_batch, LAST_BATCH)
-        if self.batch_size is None or last_batch == "apply":
-            self._kernel.flush(1.0)
+        size = self.current_batch_size
+        if size is None or last_batch == "apply":
+            self.flush_pending(1.0)
         elif last_batch == "scale":
-            self._kernel.flush(self._kernel.n_pending / self._kernel.batch_size)
+            self.flush_pending(self.n_pending / size)
         elif last_batch == "drop":
-            self._kernel.discard()
-
-    # ---- progressive loss: each sample's loss before it was learned
-
-    @property
-    def track_loss(self) -> bool:
-        """Whether each sample's loss is added to `loss_sum` before the sample is learned."""
-        return self._kernel.track_loss
-
-    @track_loss.setter
-    def track_loss(self, value: bool) -> None:
-        self._kernel.track_loss = value
-
-    @property
-    def loss_sum(self) -> float:
-        """Sum of the tracked losses, each times its sample's weight."""
-        return self._kernel.loss_sum
-
-    @loss_sum.setter
-    def loss_sum(self, value: float) -> None:
-        self._kernel.loss_sum = value
-
-    @property
-    def loss_weight(self) -> float:
-        """Sum of the weights of the samples in `loss_sum`."""
-        return self._kernel.loss_weight
-
-    @loss_weight.setter
-    def loss_weight(self, value: float) -> None:
-        self._kernel.loss_weight = value
+            self.discard_pending()
 
     # ---- what is known
 
     @property
-    def n_samples(self) -> int:
-        """Samples learned or pending."""
-        return self._kernel.n_samples
+    def classes(self) -> list[Label] | None:
+        """The classes so far, in the order in which they came; None where there are none."""
+        return None if self._classes is None else list(self._classes)
 
     @property
-    def n_updates(self) -> int:
-        """Updates of the weights (Keras: iterations)."""
-        return self._kernel.n_updates
+    def weights(self) -> Any:
+        """The weight of each feature; of each hashed column that has one."""
+        return self._weights_of(self._values()[1:])
 
     @property
-    def n_pending(self) -> int:
-        """Samples taken in whose update has not happened yet."""
-        return self._kernel.n_pending
-
-    @property
-    def current_batch_size(self) -> int | None:
-        """Size of the micro-batch that is being filled, None for a full batch."""
-        return self._kernel.batch_size or None
-
-    @property
-    def n_refused(self) -> int:
-        """Updates refused because they would have made a weight non-finite."""
-        return self._kernel.n_refused
-
-    @property
-    def weights(self) -> dict[FeatureName, float]:
-        """The weight of each feature."""
-        parameters = self._kernel.state()["parameters"]
-        return dict(zip(self._kernel.index.names, parameters[1:].tolist(), strict=True))
-
-    @property
-    def intercept(self) -> float:
+    def intercept(self) -> Any:
         """The intercept."""
-        return self._kernel.intercept
+        return float(self._values()[0])
+
+    def _values(self) -> npt.NDArray[Any]:
+        """Intercepts and weights as float64, the scale of the weights multiplied in."""
+        state = self.state()
+        values: npt.NDArray[Any] = state["parameters"].astype(np.float64)
+        values[..., 1:] *= state["weight_scale"]
+        return values
+
+    def _weights_of(self, values: npt.NDArray[Any]) -> dict[FeatureName, float]:
+        if self.hashing is not None:
+            used = np.flatnonzero(values)
+            return dict(zip(used.tolist(), values[used].tolist(), strict=True))
+        return dict(zip(self.index.names, values.tolist(), strict=True))
 
     # ---- state
 
     def state_dict(self) -> StateDict:
         """Return everything that learning depends on, as arrays and JSON-safe values.
 
-        `parameters`, the optimizer's `slot_1` and `slot_2` and the pending `gradient` are
-        float64 of shape (1 + n_features,), the intercept first.
+        `parameters`, the optimizer's slots and the pending `gradient` have the model's dtype and
+        shape (1 + n_features,), the intercept first; with classes (n_classes, 1 + n_features).
+        Weights are `weight_scale` times `parameters`.
         """
-        return {**self._kernel.state(), "features": list(self._kernel.index.names)}
+        names = list(self.index.names) if self.hashing is None else []
+        state = {**self.state(), "features": names}
+        return state if self._classes is None else {**state, "classes": list(self._classes)}
 
     def load_state_dict(self, state: StateDict) -> None:
         """Continue from `state`, which a learner of the same configuration returned.
@@ -327,74 +401,23 @@ class LinearLearner:
         names = state.get("features") if isinstance(state, dict) else None
         if not isinstance(names, list):
             raise CheckpointMismatchError("the state has no list of features")
-        known = [] if self.features is None else self.features.names
-        if names[: len(known)] != known:
+        known = self.features.names if isinstance(self.features, FeatureIndex) else []
+        if names[: len(known)] != known or (self.hashing is not None and names):
             raise CheckpointMismatchError(f"the state's features do not begin with {known!r:.80}")
         try:
-            index = FeatureIndex(names, self._kernel.index.fixed and bool(names))
+            index = self.index.copy(names)
         except ConfigurationError as error:
             raise CheckpointMismatchError(f"the state's features are refused: {error}") from None
-        self._check_state(state, len(names))
-        self._kernel.load(
-            {
-                k: np.ascontiguousarray(v) if isinstance(v, np.ndarray) else v
-                for k, v in state.items()
-            },
-            index,
-        )
-
-    def _check_state(self, state: StateDict, n_features: int) -> None:
-        expected = {**self._kernel.state(), "features": None}
-        expected.pop("gradient", None)
-        if state.get("n_pending"):
-            expected["gradient"] = expected["parameters"]
-        if set(state) != set(expected):
-            raise CheckpointMismatchError(
-                f"the state has {sorted(state)}, this model needs {sorted(expected)}"
-            )
-        for name, known in expected.items():
-            value = state[name]
-            if isinstance(known, np.ndarray):
-                fits = (
-                    isinstance(value, np.ndarray)
-                    and value.dtype == np.float64
-                    and value.shape == (1 + n_features,)
-                    and (name == "gradient" or bool(np.isfinite(value).all()))
-                )
-            elif isinstance(known, int):
-                fits = type(value) is int and 0 <= value < 2**62
-            elif isinstance(known, float):
-                fits = isinstance(value, float) and 0.0 <= value < np.inf
-            else:
-                continue
-            if not fits:
-                raise CheckpointMismatchError(f"the state's {name} does not fit: {value!r:.80}")
-        if state["n_pending"] > state["n_samples"]:
-            raise CheckpointMismatchError("the state has more pending samples than samples")
-        size = state["batch_size"]
-        if not isinstance(self.batch_size, schedules.BatchSizeSchedule) and size != (
-            self.batch_size or 0
-        ):
-            raise CheckpointMismatchError(f"the state is of batch_size {size}")
-        if (size or self.batch_size is not None) and state["n_pending"] >= size:
-            raise CheckpointMismatchError(
-                f"{state['n_pending']} pending samples in micro-batches of {size}"
-            )
+        classes = check_state(self, state)
+        self.load_state(state, index, classes)
 
     def digest(self) -> str:
         """Return the SHA-256 of parameters, optimizer state, counters and pending sums.
 
         Two learners with equal digests hold the same numbers, bit for bit (0.0 and -0.0 are
-        the same number). Feature names and configuration do not enter.
+        the same number). Names of features and classes do not enter, nor does the configuration.
         """
-        sha = hashlib.sha256()
-        for name, value in sorted(self._kernel.state().items()):
-            if isinstance(value, np.ndarray):
-                sha.update(f"{name} {value.shape} ".encode())
-                sha.update((value + 0.0).astype("<f8").tobytes())
-            else:
-                sha.update(f"{name} {value!r} ".encode())
-        return sha.hexdigest()
+        return digest_of(self.state())
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments in JSON-safe form."""
@@ -410,6 +433,9 @@ class LinearLearner:
             "intercept_lr": self.intercept_lr,
             "clip_gradient": self.clip_gradient,
             "features": features_config(self.features),
+            "scaler": None if self.scaler is None else self.scaler.get_config(),
+            "dtype": self.dtype,
+            "max_weight": self.max_weight,
         }
 
     @classmethod
@@ -432,6 +458,7 @@ class LinearLearner:
             options["loss"] = losses.from_config(options["loss"])
             options["batch_size"] = schedules.batch_size_from_config(options["batch_size"])
             options["features"] = features_from_config(options["features"])
+            options["scaler"] = scaler_from_config(options["scaler"])
             return cls(**options)
         except (KeyError, TypeError) as error:
             raise ConfigurationError(f"not a configuration of {cls.__name__}: {error}") from None
@@ -441,31 +468,63 @@ class LinearLearner:
 
     # ---- predicting
 
-    def _predictor_one(self, x: Any) -> float:
-        return self._kernel.predict_mapping(x)
-
-    def _predictor_many(self, X: Any) -> FloatArray:
+    def _predictors_many(self, X: Any) -> FloatArray:
+        """Linear predictors of a table, shape (n, n_outputs)."""
+        if sparse.is_sparse(X):
+            return self._predictors_sparse(X)
         table, names = frames.as_table(X)
-        matrix = frames.as_float64(table)
-        if matrix is None:
-            return np.array([self._predictor_one(row) for row in frames.rows_of(table, names)])
-        index = self._kernel.index
-        columns = index.align(names, matrix.shape[1], grow=False)
+        matrix = frames.as_real(table, self._real)
+        if matrix is None or self.hashing is not None:
+            return self._predictors_of(frames.rows_of(table, names))
+        columns = self.index.align(names, matrix.shape[1], grow=False)
         if columns is not None:
-            matrix = _gather(matrix, columns, len(index))
-        predictions = self._kernel.predict_matrix(matrix)
-        if not np.isfinite(predictions).all():
+            matrix = _gather(matrix, columns, len(self.index))
+        predictors = self.predict_table(matrix)
+        if not np.isfinite(predictors).all():
             for row in np.flatnonzero(~np.isfinite(matrix).all(axis=1)):
                 column = int(np.flatnonzero(~np.isfinite(matrix[row]))[0])
                 raise BadSampleError(
-                    f"value {matrix[row, column]} is not finite", feature=index.names[column]
+                    f"value {matrix[row, column]} is not finite", feature=self.index.names[column]
                 ).at("predict_many", 0, int(row))
-        return predictions
+        return predictors
+
+    def _predictors_sparse(self, X: Any) -> FloatArray:
+        csr = sparse.as_csr(X)
+        rows, error = sparse.read_rows(csr, 0, csr.shape[0], self._real)
+        if error is not None:
+            raise error
+        if self.hashing is None:
+            self.index.align(None, rows[3], grow=False)
+            names = self.index.names or range(rows[3])
+        else:
+            names = range(rows[3])
+        if not np.isfinite(rows[0]).all() or self.hashing is not None:
+            return self._predictors_of(sparse.mappings_of(rows, names))
+        if self.scaler is not None:
+            return self.predict_table(sparse.dense_of(rows))
+        if not len(self.index):
+            rows = (rows[0][:0], rows[1][:0], np.zeros_like(rows[2]), 0)
+        return self.predict_table(rows)
+
+    def _predictors_of(self, rows: list[Any]) -> FloatArray:
+        predictors = [self.predictors_one(row) for row in rows]
+        return np.array(predictors).reshape(len(rows), self.n_outputs)
 
 
-def _gather(matrix: FloatArray, columns: list[int], n_features: int) -> FloatArray:
+def _slices(
+    block: Block, start: int, stop: int, predictors: FloatArray | None
+) -> tuple[Any, Any, FloatArray | None]:
+    """Labels, weights and predictors of a part of a block."""
+    return (
+        block.y[start:stop],
+        None if block.w is None else block.w[start:stop],
+        None if predictors is None else predictors[start:stop],
+    )
+
+
+def _gather(matrix: npt.NDArray[Any], columns: list[int], n_features: int) -> npt.NDArray[Any]:
     """Move each column of `matrix` to its place in the feature index; absent features are 0."""
-    gathered = np.zeros((len(matrix), n_features))
+    gathered = np.zeros((len(matrix), n_features), dtype=matrix.dtype)
     known = [i for i, column in enumerate(columns) if column >= 0]
     gathered[:, [columns[i] for i in known]] = matrix[:, known]
     return gathered

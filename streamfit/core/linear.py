@@ -11,7 +11,7 @@ from streamfit.core import frames, losses
 from streamfit.core.learner import LinearLearner
 from streamfit.types import FloatArray
 
-__all__ = ["LinearRegression", "LogisticRegression"]
+__all__ = ["LinearRegression", "LogisticRegression", "describe"]
 
 _PARAMETERS = """Parameters
     ----------
@@ -40,8 +40,25 @@ _PARAMETERS = """Parameters
         Bound on the absolute value of each sample's weighted loss gradient (the factor that its
         row is multiplied by), as in River.
     features
-        A `FeatureIndex` that fixes the columns of known features; None grows one as features
-        appear."""
+        `"grow"` (the same as None): a feature gets a column when it first appears. `"fixed"`: those
+        of the first sample learned are all there will be. A `FeatureIndex` names them beforehand.
+        `HashedFeatures` for names without bound.
+    scaler
+        `StandardScaler()` scales each feature by its running mean and variance.
+    dtype
+        `"float32"` halves the memory; losses, schedules and sample weights stay double.
+    max_weight
+        An update that would leave a weight beyond this is refused whole, as one that would leave
+        it infinite always is.
+
+    Notes
+    -----
+    Sparse input (CSR, or a mapping with few of many features) means what the same dense input
+    means, bit for bit. With plain SGD (`l2` included), and with AdaGrad and FTRLProximal without
+    the learner's `l2`, a sample costs its own non-zeros. Momentum, RMSProp, AdaDelta, the Adam
+    family, `l1`, and `l2` beside AdaGrad and FTRLProximal move every weight in every update: there
+    a sample costs its non-zeros and each update costs all features. A `scaler` makes every sample
+    dense."""
 
 
 class LinearRegression(LinearLearner, base.MiniBatchRegressor):
@@ -68,18 +85,16 @@ class LinearRegression(LinearLearner, base.MiniBatchRegressor):
         *(losses.EpsilonInsensitive, losses.Quantile, losses.Poisson),
     )
 
-    def predict_one(self, x: Any) -> float:
-        """Predict the target of one sample; features never seen count nothing."""
-        return self.loss.mean_one(self._predictor_one(x))
+    predict_one = LinearLearner.mean_one
 
     def predict_many(self, X: Any) -> Any:
         """Predict the targets of a table: an array, or a series when `X` is a frame."""
-        p = self.loss.mean(self._predictor_many(X))
+        p = self.loss.mean(self._predictors_many(X)[:, 0])
         return frames.native_series(p, X, self._target_name) if frames.is_frame(X) else p
 
     def predictions(self, predictors: FloatArray) -> list[float]:
         """Turn linear predictors into what `predict_one` returns."""
-        return [self.loss.mean_one(p) for p in predictors.tolist()]
+        return self.loss.mean(predictors).tolist()
 
 
 class LogisticRegression(LinearLearner, base.MiniBatchClassifier):
@@ -102,31 +117,31 @@ class LogisticRegression(LinearLearner, base.MiniBatchClassifier):
         *(losses.Log, losses.Hinge, losses.SquaredHinge, losses.ModifiedHuber),
     )
 
-    # River lets predictions take extra keyword arguments; a linear model has none to take.
-    def predict_proba_one(self, x: Any) -> dict[bool, float]:  # type: ignore[override]
-        """Predict the probabilities of False and True of one sample."""
-        p = self.loss.mean_one(self._predictor_one(x))
-        return {False: 1.0 - p, True: p}
-
-    def predict_one(self, x: Any) -> bool:  # type: ignore[override]
-        """Predict the label of one sample."""
-        return self._predictor_one(x) > 0.0
+    predict_proba_one = LinearLearner.probability_one  # type: ignore[assignment]
+    predict_one = LinearLearner.label_one  # type: ignore[assignment]
 
     def predict_proba_many(self, X: Any) -> Any:
         """Predict the probabilities of a table: columns False and True."""
-        p = self.loss.mean(self._predictor_many(X))
+        p = self.loss.mean(self._predictors_many(X)[:, 0])
         if frames.is_frame(X):
             return frames.native_frame({False: 1.0 - p, True: p}, X)
         return np.column_stack([1.0 - p, p])
 
     def predict_many(self, X: Any) -> Any:
         """Predict the labels of a table: a bool array, or a series when `X` is a frame."""
-        labels = self._predictor_many(X) > 0.0
+        labels = self._predictors_many(X)[:, 0] > 0.0
         return frames.native_series(labels, X, self._target_name) if frames.is_frame(X) else labels
 
     def predictions(self, predictors: FloatArray) -> list[dict[bool, float]]:
         """Turn linear predictors into what `predict_proba_one` returns."""
         return [{False: 1.0 - p, True: p} for p in self.loss.mean(predictors).tolist()]
+
+
+def describe(learner: type[LinearLearner], fitting: str) -> None:
+    """Put the parameters that all linear learners share into the docstring of one."""
+    learner.__doc__ = (learner.__doc__ or "").replace(
+        "{parameters}", _PARAMETERS.replace("{losses}", fitting)
+    )
 
 
 for _learner, _fitting in (
@@ -140,6 +155,4 @@ for _learner, _fitting in (
         "`sf.losses.Log`, the default, `Hinge`, `SquaredHinge` or `ModifiedHuber`.",
     ),
 ):
-    _learner.__doc__ = (_learner.__doc__ or "").replace(
-        "{parameters}", _PARAMETERS.replace("{losses}", _fitting)
-    )
+    describe(_learner, _fitting)

@@ -11,13 +11,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from streamfit._kernels import exp, loss_gradient, loss_value, sigmoid, sigmoid_one
+from streamfit._kernels import loss_gradient, loss_mean, loss_means, loss_value
 from streamfit.core.validation import check_real
-from streamfit.errors import ConfigurationError
+from streamfit.errors import ConfigurationError, UnsupportedError
 from streamfit.types import FloatArray
 
 __all__ = [
     "Absolute",
+    "CrossEntropy",
     "EpsilonInsensitive",
     "HalfSquared",
     "Hinge",
@@ -49,11 +50,11 @@ class Loss:
 
     def mean_one(self, p: float) -> float:
         """Prediction that the linear predictor `p` stands for: `p` itself unless said otherwise."""
-        return p
+        return loss_mean(self.get_config(), p)
 
     def mean(self, predictors: FloatArray) -> FloatArray:
         """Predictions that an array of linear predictors stands for; `mean_one` of each."""
-        return np.array([self.mean_one(p) for p in predictors.tolist()])
+        return loss_means(self.get_config(), np.ascontiguousarray(predictors))
 
     def get_config(self) -> dict[str, Any]:
         """Return a JSON-safe description that `from_config` turns back into the loss."""
@@ -159,16 +160,13 @@ class Poisson(Loss):
 
     id: ClassVar[str] = "poisson"
 
-    def mean_one(self, p: float) -> float:
-        """`exp(p)`."""
-        return exp(p)
-
 
 @dataclass(frozen=True)
 class Log(Loss):
     """Logistic loss (binary cross-entropy) for labels 0 and 1: `log(1 + exp(p)) - y p`.
 
-    The gradient is `sigmoid(p) - y` (Bishop, Pattern Recognition and Machine Learning, 4.91).
+    The gradient is `sigmoid(p) - y` (Bishop, Pattern Recognition and Machine Learning, 4.91), the
+    prediction `sigmoid(p)`, the probability of label 1.
 
     Examples
     --------
@@ -180,18 +178,12 @@ class Log(Loss):
 
     id: ClassVar[str] = "log"
 
-    def mean_one(self, p: float) -> float:
-        """Probability of label 1: `sigmoid(p)`."""
-        return sigmoid_one(p)
-
-    def mean(self, predictors: FloatArray) -> FloatArray:
-        """Probabilities of label 1."""
-        return sigmoid(predictors)
-
 
 @dataclass(frozen=True)
 class Hinge(Loss):
     """Hinge loss `max(0, threshold - m)`, with the margin `m` = `p` for label 1 and `-p` for 0.
+
+    It knows no probabilities: the prediction is 1 for a positive predictor, else 0 (as River).
 
     Parameters
     ----------
@@ -206,14 +198,10 @@ class Hinge(Loss):
     def __post_init__(self) -> None:
         self._check("threshold", minimum=0.0)
 
-    def mean_one(self, p: float) -> float:
-        """1 for a positive predictor, else 0: the loss knows no probabilities (as River)."""
-        return float(p > 0.0)
-
 
 @dataclass(frozen=True)
 class SquaredHinge(Loss):
-    """Squared hinge loss `max(0, threshold - m)^2` of the margin `m` (see `Hinge`).
+    """Squared hinge loss `max(0, threshold - m)^2` of the margin `m`; predicts as `Hinge`.
 
     Parameters
     ----------
@@ -227,25 +215,37 @@ class SquaredHinge(Loss):
     def __post_init__(self) -> None:
         self._check("threshold", minimum=0.0)
 
-    def mean_one(self, p: float) -> float:
-        """1 for a positive predictor, else 0: the loss knows no probabilities (as River)."""
-        return float(p > 0.0)
-
 
 @dataclass(frozen=True)
 class ModifiedHuber(Loss):
-    """`max(0, 1 - m)^2` for margins `m >= -1`, else `-4 m` (Zhang 2004; see `Hinge`)."""
+    """`max(0, 1 - m)^2` for margins `m >= -1`, else `-4 m` (Zhang 2004; `m` as in `Hinge`).
+
+    The probability of label 1 is `(clip(p, -1, 1) + 1) / 2` (Zhang 2004), as in scikit-learn.
+    """
 
     id: ClassVar[str] = "modified_huber"
 
-    def mean_one(self, p: float) -> float:
-        """Probability of label 1 (Zhang 2004): `(clip(p, -1, 1) + 1) / 2`, as scikit-learn."""
-        return (min(1.0, max(-1.0, p)) + 1.0) / 2.0
+
+@dataclass(frozen=True)
+class CrossEntropy(Loss):
+    """Cross-entropy of several classes under the softmax of their predictors.
+
+    `log sum_k exp(z_k) - z_y` for the predictors `z` and the class `y`; its slope by `z_k` is the
+    probability of class `k`, less 1 for `k = y` (Bishop, PRML, 4.109). Of `SoftmaxRegression`.
+    """
+
+    id: ClassVar[str] = "cross_entropy"
+
+    def value(self, p: float, y: float) -> float:
+        """Raise: the loss is of several predictors at once."""
+        raise UnsupportedError("CrossEntropy is of several predictors, one for each class")
+
+    gradient = mean_one = value  # type: ignore[assignment]
 
 
 _KINDS: tuple[type[Loss], ...] = (
     *(Squared, HalfSquared, Absolute, Huber, EpsilonInsensitive, Quantile, Poisson),
-    *(Log, Hinge, SquaredHinge, ModifiedHuber),
+    *(Log, Hinge, SquaredHinge, ModifiedHuber, CrossEntropy),
 )
 _LOSSES = {kind.id: kind for kind in _KINDS}
 

@@ -69,7 +69,7 @@ def known(model: LinearLearner) -> tuple[Any, ...]:
         model.weights,
         model.intercept,
         (model.n_samples, model.n_updates, model.n_pending, model.n_refused),
-        len(model._kernel.index),
+        len(model.index),
     )
 
 

@@ -21,10 +21,13 @@ def test_streamfit() -> None:
         "Checkpointer",
         "DeadLetters",
         "FeatureIndex",
+        "HashedFeatures",
         "IterableSource",
         "LinearRegression",
         "LogisticRegression",
         "Progress",
+        "SoftmaxRegression",
+        "StandardScaler",
         "Trainer",
         "TrainingReport",
         "adapters",
@@ -42,6 +45,7 @@ def test_streamfit() -> None:
 def test_losses() -> None:
     assert public(sf.losses) == [
         "Absolute",
+        "CrossEntropy",
         "EpsilonInsensitive",
         "HalfSquared",
         "Hinge",

@@ -1,0 +1,125 @@
+/* Rows of numbers, dense or sparse. Included by kernels.h once for each REAL. */
+
+/* `column` is NULL for a dense row; those of a sparse row rise. */
+typedef struct {
+    const REAL *value;
+    const int32_t *column;
+    int64_t n;
+} F(row);
+
+/* The highest bit is set exactly when x is NaN or infinite; flags of many combine by |. */
+SF_INLINE BITS F(nonfinite)(REAL x) {
+    BITS u;
+    memcpy(&u, &x, sizeof u);
+    return (u & EXPONENT) + ONE_MORE;
+}
+
+SF_INLINE int F(is_set)(BITS flags) { return (int)(flags >> (8 * sizeof flags - 1)); }
+
+SF_INLINE REAL F(dot)(F(row) x, const REAL *w) {
+    REAL lane[SF_LANES] = {0};
+    if (x.column) {
+        for (int64_t i = 0; i < x.n; i++)
+            lane[x.column[i] % SF_LANES] += x.value[i] * w[x.column[i]];
+    } else {
+        int64_t j = 0;
+        for (; j + SF_LANES <= x.n; j += SF_LANES)
+            for (int l = 0; l < SF_LANES; l++) lane[l] += x.value[j + l] * w[j + l];
+        for (int l = 0; j + l < x.n; l++) lane[l] += x.value[j + l] * w[j + l];
+    }
+    return ((lane[0] + lane[4]) + (lane[2] + lane[6])) +
+           ((lane[1] + lane[5]) + (lane[3] + lane[7]));
+}
+
+SF_INLINE int F(row_is_finite)(F(row) x) {
+    BITS flags = 0;
+    for (int64_t j = 0; j < x.n; j++) flags |= F(nonfinite)(x.value[j]);
+    return !F(is_set)(flags);
+}
+
+/* Write down the zeros of a gradient that is known at the touched columns only. */
+SF_INLINE void F(densify)(sf_linear *m) {
+    for (int64_t k = 0; k < m->n_outputs; k++) {
+        REAL *grad = (REAL *)m->grad + k * m->stride + SF_PAD;
+        for (int64_t j = 0; j < m->n_features; j++)
+            if (!m->mark[j]) grad[j] = 0;
+    }
+    for (int64_t i = 0; i < m->n_touched; i++) m->mark[m->touched[i]] = 0;
+    m->n_touched = 0;
+    m->sparse_pending = 0;
+}
+
+/* Add slope[k] * x to the gradient of each output k; `first`: there is none yet. */
+SF_INLINE void F(accumulate_dense)(sf_linear *m, F(row) x, const double *slope, int first) {
+    if (m->sparse_pending) F(densify)(m);
+    for (int64_t k = 0; k < m->n_outputs; k++) {
+        REAL *restrict grad = (REAL *)m->grad + k * m->stride + SF_PAD;
+        const REAL c = (REAL)slope[k], *restrict value = x.value;
+        if (first) {
+            for (int64_t j = 0; j < x.n; j++) grad[j] = c * value[j];
+            for (int64_t j = x.n; j < m->n_features; j++) grad[j] = 0;
+        } else {
+            for (int64_t j = 0; j < x.n; j++) grad[j] += c * value[j];
+        }
+    }
+}
+
+SF_INLINE void F(accumulate_sparse)(sf_linear *m, F(row) x, const double *slope, int first) {
+    if (first && m->lazy_step) {
+        m->sparse_pending = 1;
+    } else if (first) { /* every weight takes part in the step anyway */
+        for (int64_t k = 0; k < m->n_outputs; k++)
+            memset((REAL *)m->grad + k * m->stride + SF_PAD, 0, m->n_features * sizeof(REAL));
+    }
+    if (m->sparse_pending)
+        for (int64_t i = 0; i < x.n; i++) {
+            const int32_t j = x.column[i];
+            if (m->mark[j]) continue;
+            m->mark[j] = 1;
+            m->touched[m->n_touched++] = j;
+            for (int64_t k = 0; k < m->n_outputs; k++)
+                ((REAL *)m->grad)[k * m->stride + SF_PAD + j] = 0;
+        }
+    for (int64_t k = 0; k < m->n_outputs; k++) {
+        REAL *grad = (REAL *)m->grad + k * m->stride + SF_PAD;
+        const REAL c = (REAL)slope[k];
+        for (int64_t i = 0; i < x.n; i++) grad[x.column[i]] += c * x.value[i];
+    }
+}
+
+/* The running scaler (Welford 1962): statistics take in the row when `learn`, then the row is
+ * scaled by them into `scaled`. Returns 0, with nothing changed, when a statistic overflows. */
+SF_INLINE int F(standardize)(sf_linear *m, F(row) *x, int learn) {
+    const int64_t n = m->n_features, given = x->n < n ? x->n : n;
+    const double *restrict mean = m->mean_of + SF_PAD, *restrict variance = m->variance_of + SF_PAD;
+    REAL *restrict scaled = m->scaled;
+    const REAL *restrict value = x->value;
+    if (learn) {
+        double *restrict next_mean = m->next_mean_of + SF_PAD;
+        double *restrict next_variance = m->next_variance_of + SF_PAD;
+        const double count = (double)(m->n_scaled + 1);
+        uint64_t flags = 0;
+        for (int64_t j = 0; j < n; j++) {
+            const double v = j < given ? (double)value[j] : 0.0, delta = v - mean[j];
+            next_mean[j] = mean[j] + delta / count;
+            const double rest = v - next_mean[j];
+            next_variance[j] = variance[j] + (delta * rest - variance[j]) / count;
+            scaled[j] = next_variance[j] > 0.0 ? (REAL)(rest / sqrt(next_variance[j])) : 0;
+            flags |= sf_nonfinite(next_mean[j]) | sf_nonfinite(next_variance[j]);
+        }
+        if (flags >> 63) return 0;
+        double *swap = m->mean_of;
+        m->mean_of = m->next_mean_of, m->next_mean_of = swap;
+        swap = m->variance_of;
+        m->variance_of = m->next_variance_of, m->next_variance_of = swap;
+        m->n_scaled++;
+    } else {
+        for (int64_t j = 0; j < n; j++) {
+            const double v = j < given ? (double)value[j] : 0.0;
+            scaled[j] = variance[j] > 0.0 ? (REAL)((v - mean[j]) / sqrt(variance[j])) : 0;
+        }
+    }
+    x->value = scaled;
+    x->n = n;
+    return 1;
+}

@@ -1,0 +1,105 @@
+"""Checking and hashing the state of a linear learner."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from streamfit._kernels import exact_label
+from streamfit.core import schedules
+from streamfit.errors import BadSampleError, CheckpointMismatchError
+from streamfit.types import Label, StateDict
+
+if TYPE_CHECKING:
+    from streamfit.core.learner import LinearLearner
+
+__all__ = ["check_state", "digest_of"]
+
+
+def digest_of(state: StateDict) -> str:
+    """Return the SHA-256 of the numbers in a state; 0.0 and -0.0 are the same number."""
+    sha = hashlib.sha256()
+    for name, value in sorted(state.items()):
+        if isinstance(value, np.ndarray):
+            sha.update(f"{name} {value.shape} ".encode())
+            sha.update(
+                (value + value.dtype.type(0)).astype(value.dtype.newbyteorder("<")).tobytes()
+            )
+        else:
+            sha.update(f"{name} {value!r} ".encode())
+    return sha.hexdigest()
+
+
+def check_state(learner: LinearLearner, state: StateDict) -> list[Label]:
+    """Raise `CheckpointMismatchError` unless the learner can take over `state`.
+
+    Returns
+    -------
+    list
+        The classes, none for a learner that has no classes.
+    """
+    expected = {**learner.state_dict()}
+    expected.pop("gradient", None)
+    if state.get("n_pending"):
+        expected["gradient"] = expected["parameters"]
+    if set(state) != set(expected):
+        raise CheckpointMismatchError(
+            f"the state has {sorted(state)}, this model needs {sorted(expected)}"
+        )
+    columns = 1 + (len(state["features"]) if learner.hashing is None else learner.n_columns)
+    classes = _classes(learner, state)
+    shape = (columns,) if classes is None else (len(classes), columns)
+    for name, known in expected.items():
+        value = state[name]
+        if isinstance(known, np.ndarray):
+            fits = (
+                isinstance(value, np.ndarray)
+                and value.dtype == known.dtype
+                and value.shape == ((columns,) if name.startswith("scaler_") else shape)
+                and (name == "gradient" or bool(np.isfinite(value).all()))
+            )
+        elif isinstance(known, int):
+            fits = type(value) is int and 0 <= value < 2**62
+        elif isinstance(known, float):
+            fits = isinstance(value, float) and 0.0 <= value < np.inf
+        else:
+            continue
+        if not fits:
+            raise CheckpointMismatchError(f"the state's {name} does not fit: {value!r:.80}")
+    if not 0.0 < state["weight_scale"] <= 1.0:
+        raise CheckpointMismatchError(f"the state's weight_scale is {state['weight_scale']!r:.40}")
+    if "scaler_var" in state and (state["scaler_var"] < 0.0).any():
+        raise CheckpointMismatchError("the state has a negative variance")
+    if state["n_pending"] > state["n_samples"]:
+        raise CheckpointMismatchError("the state has more pending samples than samples")
+    size = state["batch_size"]
+    if not isinstance(learner.batch_size, schedules.BatchSizeSchedule) and size != (
+        learner.batch_size or 0
+    ):
+        raise CheckpointMismatchError(f"the state is of batch_size {size}")
+    if (size or learner.batch_size is not None) and state["n_pending"] >= size:
+        raise CheckpointMismatchError(
+            f"{state['n_pending']} pending samples in micro-batches of {size}"
+        )
+    return classes or []
+
+
+def _classes(learner: LinearLearner, state: StateDict) -> list[Label] | None:
+    if "classes" not in state:
+        return None
+    classes = state["classes"]
+    try:
+        fits = isinstance(classes, list) and [exact_label(name) for name in classes] == classes
+    except BadSampleError:
+        fits = False
+    given = learner.classes or []
+    if (
+        not fits
+        or len(set(classes)) < len(classes)
+        or classes[: len(given)] != given
+        or (learner.classes_fixed and len(classes) > len(given))
+    ):
+        raise CheckpointMismatchError(f"the state's classes do not fit: {classes!r:.80}")
+    return list(classes)
