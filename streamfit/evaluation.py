@@ -7,8 +7,6 @@ from collections import UserList
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import numpy as np
-
 from streamfit.errors import BadSampleError, ConfigurationError, shown
 from streamfit.types import Block, FloatArray, Learner
 

@@ -95,7 +95,7 @@ cdef class LinearKernel:
     cdef Py_ssize_t output_capacity   # ... and outputs
     cdef readonly FeatureIndex index
     cdef readonly HashedFeatures hashing
-    cdef readonly list _classes              # labels of the outputs, None unless there are classes
+    cdef readonly list _classes       # labels of the outputs, None unless there are classes
     cdef dict _class_numbers
     cdef readonly bint classes_fixed
     cdef bint busy                    # the arrays may not be moved now

@@ -136,7 +136,7 @@ class _StreamEstimator(BaseEstimator):  # type: ignore[misc]
     def _predictors(self, X: Any) -> FloatArray:
         check_is_fitted(self)
         X = validate_data(self, X, reset=False, dtype=np.float64, order="C")
-        return self.learner_._predictor_many(X)
+        return self.learner_._predictors_many(X)[:, 0]
 
     def _mean(self, X: Any) -> FloatArray:
         predictors = self._predictors(X)

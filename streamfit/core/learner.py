@@ -123,10 +123,10 @@ class LinearLearner(LinearKernel):
 
     def _start(self, classes: tuple[Label, ...]) -> None:
         """Make the numbers of a fresh model."""
-        indexed = isinstance(self.features, FeatureIndex)
+        features = self.features
         self._configure(
-            self.features.copy() if isinstance(self.features, FeatureIndex) else FeatureIndex(),
-            hashing=None if indexed or self.features is None else self.features,
+            features.copy() if isinstance(features, FeatureIndex) else FeatureIndex(),
+            hashing=features if isinstance(features, HashedFeatures) else None,
             classes=classes,
             classes_fixed=bool(classes),
             loss=self.loss.get_config(),
@@ -365,7 +365,7 @@ class LinearLearner(LinearKernel):
         return float(self._values()[0])
 
     def _values(self) -> npt.NDArray[Any]:
-        """Intercepts and weights as float64, the scale of the weights multiplied in."""
+        """Return intercepts and weights as float64, the scale of the weights multiplied in."""
         state = self.state()
         values: npt.NDArray[Any] = state["parameters"].astype(np.float64)
         values[..., 1:] *= state["weight_scale"]

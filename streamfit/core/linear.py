@@ -94,7 +94,8 @@ class LinearRegression(LinearLearner, base.MiniBatchRegressor):
 
     def predictions(self, predictors: FloatArray) -> list[float]:
         """Turn linear predictors into what `predict_one` returns."""
-        return self.loss.mean(predictors).tolist()
+        means: list[float] = self.loss.mean(predictors).tolist()
+        return means
 
 
 class LogisticRegression(LinearLearner, base.MiniBatchClassifier):
@@ -118,7 +119,7 @@ class LogisticRegression(LinearLearner, base.MiniBatchClassifier):
     )
 
     predict_proba_one = LinearLearner.probability_one  # type: ignore[assignment]
-    predict_one = LinearLearner.label_one  # type: ignore[assignment]
+    predict_one = LinearLearner.label_one
 
     def predict_proba_many(self, X: Any) -> Any:
         """Predict the probabilities of a table: columns False and True."""

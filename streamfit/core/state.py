@@ -52,22 +52,8 @@ def check_state(learner: LinearLearner, state: StateDict) -> list[Label]:
     classes = _classes(learner, state)
     shape = (columns,) if classes is None else (len(classes), columns)
     for name, known in expected.items():
-        value = state[name]
-        if isinstance(known, np.ndarray):
-            fits = (
-                isinstance(value, np.ndarray)
-                and value.dtype == known.dtype
-                and value.shape == ((columns,) if name.startswith("scaler_") else shape)
-                and (name == "gradient" or bool(np.isfinite(value).all()))
-            )
-        elif isinstance(known, int):
-            fits = type(value) is int and 0 <= value < 2**62
-        elif isinstance(known, float):
-            fits = isinstance(value, float) and 0.0 <= value < np.inf
-        else:
-            continue
-        if not fits:
-            raise CheckpointMismatchError(f"the state's {name} does not fit: {value!r:.80}")
+        if not _fits(name, state[name], known, (columns,) if name.startswith("scaler_") else shape):
+            raise CheckpointMismatchError(f"the state's {name} does not fit: {state[name]!r:.80}")
     if not 0.0 < state["weight_scale"] <= 1.0:
         raise CheckpointMismatchError(f"the state's weight_scale is {state['weight_scale']!r:.40}")
     if "scaler_var" in state and (state["scaler_var"] < 0.0).any():
@@ -84,6 +70,22 @@ def check_state(learner: LinearLearner, state: StateDict) -> list[Label]:
             f"{state['n_pending']} pending samples in micro-batches of {size}"
         )
     return classes or []
+
+
+def _fits(name: str, value: object, known: object, shape: tuple[int, ...]) -> bool:
+    """Say whether `value` could be the entry `name`, of which a fresh learner has `known`."""
+    if isinstance(known, np.ndarray):
+        return (
+            isinstance(value, np.ndarray)
+            and value.dtype == known.dtype
+            and value.shape == shape
+            and (name == "gradient" or bool(np.isfinite(value).all()))
+        )
+    if isinstance(known, int):
+        return type(value) is int and 0 <= value < 2**62
+    if isinstance(known, float):
+        return isinstance(value, float) and 0.0 <= value < np.inf
+    return True
 
 
 def _classes(learner: LinearLearner, state: StateDict) -> list[Label] | None:
