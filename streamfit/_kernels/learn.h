@@ -123,13 +123,13 @@ SF_INLINE void F(update)(sf_linear *m, const F(row) *row, double share) {
     }
 }
 
-/* Predictors of one row into m->predictor; returns whether all are finite. */
-SF_INLINE int F(predict)(const sf_linear *m, F(row) x) {
+/* The predictors of one row; returns whether all are finite. */
+SF_INLINE int F(predict)(const sf_linear *m, F(row) x, double *predictor) {
     int finite = 1;
     for (int64_t k = 0; k < m->n_outputs; k++) {
         const REAL *param = (REAL *)m->param + k * m->stride;
-        m->predictor[k] = (REAL)m->weight_scale * F(dot)(x, param + SF_PAD) + param[0];
-        finite &= sf_isfinite(m->predictor[k]);
+        predictor[k] = (REAL)m->weight_scale * F(dot)(x, param + SF_PAD) + param[0];
+        finite &= sf_isfinite(predictor[k]);
     }
     return finite;
 }
@@ -156,10 +156,10 @@ SF_INLINE int64_t F(learn)(sf_linear *m, const REAL *value, const int32_t *colum
         const double y = labels[i], weight = sample_weight ? sample_weight[i] : 1.0;
         if (!sf_isfinite(weight) || weight < 0.0) return i;
         if (classes ? !(y < (double)m->n_outputs) : !sf_label_is_valid(m->loss, y)) return i;
-        if (m->standardize && !F(standardize)(m, &x, weight > 0.0)) return i;
+        if (m->standardize && !F(standardize)(m, &x, m->scaled, weight > 0.0)) return i;
         /* a NaN or infinity in the row always shows in a predictor, so rows are looked at only
          * then */
-        if (!F(predict)(m, x) && !F(row_is_finite)(x)) return i;
+        if (!F(predict)(m, x, m->predictor) && !F(row_is_finite)(x)) return i;
         if (predictors)
             memcpy(predictors + i * predictors_stride, m->predictor, m->n_outputs * sizeof(double));
         double loss;
@@ -222,10 +222,11 @@ static void F(flush)(sf_linear *m, double share) {
     if (m->n_pending) F(update)(m, NULL, share);
 }
 
-/* Predictors of `n` rows, sparse if `column` is given; n_outputs for each row. */
+/* Predictors of `n` rows, sparse if `column` is given; n_outputs for each row. Another thread may
+ * be learning, so no scratch of its may be used. */
 SF_CLONES
 static void F(predict_rows)(sf_linear *m, const void *value, const int32_t *column,
-                            const int64_t *start, int64_t n_columns, int64_t n,
+                            const int64_t *start, int64_t n_columns, int64_t n, void *scaled,
                             double *predictors) {
     for (int64_t i = 0; i < n; i++) {
         F(row) x = {(const REAL *)value + i * n_columns, NULL, n_columns};
@@ -234,14 +235,9 @@ static void F(predict_rows)(sf_linear *m, const void *value, const int32_t *colu
             x.column = column + start[i];
             x.n = start[i + 1] - start[i];
         }
-        if (m->standardize) F(standardize)(m, &x, 0);
-        F(predict)(m, x);
-        memcpy(predictors + i * m->n_outputs, m->predictor, m->n_outputs * sizeof(double));
+        if (m->standardize) F(standardize)(m, &x, scaled, 0);
+        F(predict)(m, x, predictors + i * m->n_outputs);
     }
-}
-
-static void F(write_zeros)(sf_linear *m) {
-    if (m->sparse_pending) F(densify)(m);
 }
 
 #undef SWAP

@@ -35,11 +35,9 @@ cdef extern from "kernels.h" nogil:
     void sf_flush_f64(sf_linear*, double)
     void sf_flush_f32(sf_linear*, double)
     void sf_predict_rows_f64(sf_linear*, const void*, const int32_t*, const int64_t*, int64_t,
-                             int64_t, double*)
+                             int64_t, void*, double*)
     void sf_predict_rows_f32(sf_linear*, const void*, const int32_t*, const int64_t*, int64_t,
-                             int64_t, double*)
-    void sf_write_zeros_f64(sf_linear*)
-    void sf_write_zeros_f32(sf_linear*)
+                             int64_t, void*, double*)
 
 cdef extern from "sparse.h" nogil:
     void sf_sort_entries(sf_entry*, sf_entry*, int64_t, int64_t)
@@ -57,7 +55,7 @@ cdef class Snapshot:
 
     cdef sf_linear m
     cdef char* memory
-    cdef Py_ssize_t n_classes
+    cdef list touched
 
     def __dealloc__(self):
         free(self.memory)
@@ -108,6 +106,9 @@ cdef class LinearKernel:
     cdef sf_entry* spare_entry
     cdef Py_ssize_t row_capacity, row_length
     cdef bint row_is_sparse
+    # what predicting writes to: another thread may be learning
+    cdef double* predicted
+    cdef void* scaled
 
     def _configure(
         self,
@@ -213,7 +214,7 @@ cdef class LinearKernel:
                         <size_t>self.m.variance_of, <size_t>self.m.next_variance_of,
                         <size_t>self.m.predictor, <size_t>self.m.slope, <size_t>self.row,
                         <size_t>self.row_single, <size_t>self.row_column, <size_t>self.entry,
-                        <size_t>self.spare_entry):
+                        <size_t>self.spare_entry, <size_t>self.predicted, <size_t>self.scaled):
             free(<void*><size_t>pointer)
 
     # ---- memory
@@ -252,9 +253,10 @@ cdef class LinearKernel:
                 fresh.add(output_capacity * stride * size)
         for count in (stride, stride, stride, stride) if m.standardize else ():
             fresh.add(count * sizeof(double))
-        fresh.add(stride * size if m.standardize else 0)
-        fresh.add(output_capacity * sizeof(double))
-        fresh.add(output_capacity * sizeof(double))
+        for _ in range(2):
+            fresh.add(stride * size if m.standardize else 0)
+        for _ in range(3):
+            fresh.add(output_capacity * sizeof(double))
         for i in range(N_ARRAYS):
             if not self._in_use(i):
                 continue
@@ -273,6 +275,10 @@ cdef class LinearKernel:
             m.next_variance_of = self._moved(m.next_variance_of, fresh.take())
         free(m.scaled)
         m.scaled = fresh.take()
+        free(self.scaled)
+        self.scaled = fresh.take()
+        free(self.predicted)
+        self.predicted = <double*>fresh.take()
         free(m.predictor)
         m.predictor = <double*>fresh.take()
         free(m.slope)
@@ -748,29 +754,22 @@ cdef class LinearKernel:
                            Py_ssize_t columns, Py_ssize_t n, double* out) except -1:
         """Predictors of rows; with the GIL, for nobody may move the arrays meanwhile."""
         if self.itemsize == sizeof(double):
-            sf_predict_rows_f64(&self.m, value, column, start, columns, n, out)
+            sf_predict_rows_f64(&self.m, value, column, start, columns, n, self.scaled, out)
         else:
-            sf_predict_rows_f32(&self.m, value, column, start, columns, n, out)
+            sf_predict_rows_f32(&self.m, value, column, start, columns, n, self.scaled, out)
         return 0
 
     cdef double _predict(self, object x) except? -1.0:
-        """The first predictor of one sample; all of them are in m.predictor."""
+        """The first predictor of one sample; all of them are in `predicted`."""
         cdef int64_t start[2]
-        cdef const void* row
-        cdef double first
+        cdef double first = 0.0
         self._fill(x, False)
         start[0], start[1] = 0, self.row_length
-        row = self._row()
-        if self.m.n_outputs == 0:
-            first = 0.0
-        elif self.itemsize == sizeof(double):
-            sf_predict_rows_f64(&self.m, row, self.row_column if self.row_is_sparse else NULL,
-                                start, self.row_length, 1, self.m.slope)
-            first = self.m.slope[0]
-        else:
-            sf_predict_rows_f32(&self.m, row, self.row_column if self.row_is_sparse else NULL,
-                                start, self.row_length, 1, self.m.slope)
-            first = self.m.slope[0]
+        if self.m.n_outputs:
+            self._predict_rows(
+                self._row(), self.row_column if self.row_is_sparse else NULL, start,
+                self.row_length, 1, self.predicted)
+            first = self.predicted[0]
         if first - first != 0.0 or self.m.n_outputs == 0:
             error = self._explain_row()
             if error is not None:
@@ -798,7 +797,7 @@ cdef class LinearKernel:
         """Linear predictors of one sample, one for each output."""
         cdef Py_ssize_t k
         self._predict(x)
-        return [self.m.slope[k] for k in range(self.m.n_outputs)]
+        return [self.predicted[k] for k in range(self.m.n_outputs)]
 
     def predict_table(self, table):
         """Linear predictors of a table's rows, shape (n, n_outputs); see `learn_table`."""
@@ -921,6 +920,14 @@ cdef class LinearKernel:
                 memcpy(&to[k, size], array + (k * self.m.stride + SF_PAD) * size, n * size)
         return out if self._classes is not None else out[0]
 
+    cdef object _gradient(self):
+        """The pending gradient; zeros where a sparse one has never been written to."""
+        cdef Py_ssize_t j
+        out = self._copy_out(<char*>self.m.grad)
+        if self.m.sparse_pending:
+            out[..., [1 + j for j in range(self.m.n_features) if not self.m.mark[j]]] = 0.0
+        return out
+
     cdef int _copy_in(self, char* array, values) except -1:
         cdef Py_ssize_t k, n = self.m.n_features, size = self.itemsize
         cdef const char[:, ::1] given = np.ascontiguousarray(
@@ -945,10 +952,6 @@ cdef class LinearKernel:
         (n_classes, 1 + n_features). `gradient` is there only while samples are pending.
         """
         cdef int i
-        if self.itemsize == sizeof(double):
-            sf_write_zeros_f64(&self.m)
-        else:
-            sf_write_zeros_f32(&self.m)
         state = {
             "n_samples": self.m.n_samples,
             "n_updates": self.m.n_updates,
@@ -966,7 +969,7 @@ cdef class LinearKernel:
             if self.m.uses_slot[i]:
                 state[name] = self._copy_out(<char*>self.m.slot[i])
         if self.m.n_pending:
-            state["gradient"] = self._copy_out(<char*>self.m.grad)
+            state["gradient"] = self._gradient()
         if self.m.standardize:
             state["n_scaled"] = self.m.n_scaled
             state["scaler_mean"] = self._statistic(self.m.mean_of)
@@ -1030,11 +1033,8 @@ cdef class LinearKernel:
         cdef Py_ssize_t statistics = self.m.stride * sizeof(double) if self.m.standardize else 0
         cdef char* to
         cdef int i
-        if self.itemsize == sizeof(double):
-            sf_write_zeros_f64(&self.m)
-        else:
-            sf_write_zeros_f32(&self.m)
         saved.m = self.m
+        saved.touched = [self.m.touched[i] for i in range(self.m.n_touched)]
         saved.memory = to = <char*>malloc((3 + SF_SLOTS) * size + 2 * statistics + 1)
         if to == NULL:
             raise MemoryError("no memory for a copy of the model")
@@ -1072,6 +1072,10 @@ cdef class LinearKernel:
                 memset(<void*><size_t>statistics, 0, m.stride * sizeof(double))
             memcpy(m.mean_of, source, old.stride * sizeof(double))
             memcpy(m.variance_of, source + old.stride * sizeof(double), old.stride * sizeof(double))
+        for k in range(old.n_touched):
+            m.touched[k] = saved.touched[k]
+            m.mark[m.touched[k]] = 1
+        m.n_touched, m.sparse_pending = old.n_touched, old.sparse_pending
         m.n_scaled = old.n_scaled
         m.batch_size = old.batch_size
         m.n_samples, m.n_updates = old.n_samples, old.n_updates

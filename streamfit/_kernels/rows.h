@@ -88,11 +88,11 @@ SF_INLINE void F(accumulate_sparse)(sf_linear *m, F(row) x, const double *slope,
 }
 
 /* The running scaler (Welford 1962): statistics take in the row when `learn`, then the row is
- * scaled by them into `scaled`. Returns 0, with nothing changed, when a statistic overflows. */
-SF_INLINE int F(standardize)(sf_linear *m, F(row) *x, int learn) {
+ * scaled by them. Returns 0, with nothing changed, when a statistic overflows. */
+SF_INLINE int F(standardize)(sf_linear *m, F(row) *x, void *into, int learn) {
     const int64_t n = m->n_features, given = x->n < n ? x->n : n;
     const double *restrict mean = m->mean_of + SF_PAD, *restrict variance = m->variance_of + SF_PAD;
-    REAL *restrict scaled = m->scaled;
+    REAL *restrict scaled = into;
     const REAL *restrict value = x->value;
     if (learn) {
         double *restrict next_mean = m->next_mean_of + SF_PAD;

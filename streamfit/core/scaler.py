@@ -31,7 +31,7 @@ class StandardScaler:
     >>> for x, y in [(1000.0, False), (3000.0, True), (1500.0, False)]:
     ...     model.learn_one({"income": x}, y)
     >>> round(model.weights["income"], 4)
-    0.0689
+    0.0707
     """
 
     def get_config(self) -> dict[str, Any]:

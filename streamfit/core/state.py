@@ -54,8 +54,8 @@ def check_state(learner: LinearLearner, state: StateDict) -> list[Label]:
     for name, known in expected.items():
         if not _fits(name, state[name], known, (columns,) if name.startswith("scaler_") else shape):
             raise CheckpointMismatchError(f"the state's {name} does not fit: {state[name]!r:.80}")
-    if not 0.0 < state["weight_scale"] <= 1.0:
-        raise CheckpointMismatchError(f"the state's weight_scale is {state['weight_scale']!r:.40}")
+    if state["weight_scale"] == 0.0:
+        raise CheckpointMismatchError("the state's weight_scale is 0")
     if "scaler_var" in state and (state["scaler_var"] < 0.0).any():
         raise CheckpointMismatchError("the state has a negative variance")
     if state["n_pending"] > state["n_samples"]:

@@ -13,7 +13,6 @@ from streamfit.errors import (
     BadSampleError,
     CheckpointMismatchError,
     ConfigurationError,
-    UnsupportedError,
 )
 
 KINDS = (sf.LinearRegression, sf.LogisticRegression)
@@ -122,6 +121,9 @@ def test_defaults() -> None:
         "intercept_lr": None,
         "clip_gradient": None,
         "features": None,
+        "scaler": None,
+        "dtype": "float64",
+        "max_weight": None,
     }
     assert sf.LogisticRegression().loss == sf.losses.Log()
 
@@ -301,10 +303,18 @@ def test_strided_and_read_only_tables() -> None:
     assert model.digest() == expected.digest()
 
 
-def test_sparse_matrices_are_not_there_yet() -> None:
+def test_a_sparse_matrix_is_learned_as_its_dense_form() -> None:
     sparse = pytest.importorskip("scipy.sparse")
-    with pytest.raises(UnsupportedError, match="toarray"):
-        sf.LinearRegression().learn_many(sparse.csr_matrix(np.eye(2)), [1.0, 2.0])
+    dense, labels = np.eye(3) * [1.0, 2.0, 3.0], [1.0, 2.0, 3.0]
+    models = [sf.LinearRegression(batch_size=2) for _ in range(4)]
+    matrices = (dense, sparse.csr_matrix(dense), sparse.csc_array(dense), sparse.coo_array(dense))
+    for model, matrix in zip(models, matrices, strict=True):
+        model.learn_many(matrix, labels)
+    assert len({model.digest() for model in models}) == 1
+    assert all(
+        np.array_equal(m.predict_many(m_), models[0].predict_many(dense))
+        for m, m_ in zip(models, matrices, strict=True)
+    )
 
 
 def test_columns_of_frames_are_matched_by_name() -> None:
