@@ -103,9 +103,28 @@ def test_names_that_an_index_refuses(names: Any) -> None:
         sf.FeatureIndex(names)
 
 
-def test_a_fixed_index_needs_names() -> None:
-    with pytest.raises(ConfigurationError, match="fixed"):
-        sf.FeatureIndex([], fixed=True)
+def test_fixed_features_are_those_of_the_first_learned_sample() -> None:
+    model = sf.LinearRegression(features="fixed")
+    with pytest.raises(BadSampleError):
+        model.learn_one({"a": 1.0, "c": float("nan")}, 1.0)
+    model.learn_one({"a": 1.0, "b": 2.0}, 1.0)
+    model.learn_one({"a": 1.0}, 1.0)  # missing: 0
+    with pytest.raises(BadSampleError, match="unknown feature"):
+        model.learn_one({"a": 1.0, "c": 1.0}, 1.0)
+    assert list(model.weights) == ["a", "b"]
+    again = sf.LinearRegression.from_config(model.get_config())
+    again.load_state_dict(model.state_dict())
+    with pytest.raises(BadSampleError, match="unknown feature"):
+        again.learn_one({"c": 1.0}, 1.0)
+
+
+def test_there_is_a_maximum_of_features() -> None:
+    model = sf.LinearRegression(features=sf.FeatureIndex(maximum=2))
+    model.learn_one({"a": 1.0, "b": 1.0}, 1.0)
+    before = model.digest()
+    with pytest.raises(BadSampleError, match="2 features, the most"):
+        model.learn_one({"b": 1.0, "c": 1.0}, 1.0)
+    assert model.digest() == before
 
 
 def test_defaults() -> None:
