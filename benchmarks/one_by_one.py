@@ -102,7 +102,7 @@ def sparse_dicts(n: int, n_nonzero: int) -> Samples:
     return samples
 
 
-def parsed_by_vw(samples: Samples) -> tuple[Any, list[Any]]:
+def learning_in_vw(samples: Samples) -> Callable[[], None]:
     # `--sgd` is the same algorithm as ours and faster than VW's adaptive default; the examples
     # are parsed and set up before, so that `learn` is all that is timed.
     vowpalwabbit = imported("vowpalwabbit")
@@ -113,27 +113,23 @@ def parsed_by_vw(samples: Samples) -> tuple[Any, list[Any]]:
     for x, y in samples:
         features = " ".join(f"{name}:{value:.9g}" for name, value in x.items())
         examples.append(vw.parse(f"{1 if y else -1} | {features}"))
-    return vw, examples
+    learn = vw.learn
+
+    def loop() -> None:
+        for example in examples:
+            learn(example)
+
+    return loop
 
 
 def s6(n_nonzero: int) -> Measurement:
     samples = sparse_dicts({10: 5000, 100: 1000}[n_nonzero], n_nonzero)
     hashed = offered("HashedFeatures")(bits=HASH_BITS)
-    vw, examples = parsed_by_vw(samples)
-
-    def vw_loop() -> None:
-        learn = vw.learn
-        for example in examples:
-            learn(example)
-
     n = len(samples)
-    measured = compare(
+    return compare(
         Side("streamfit", lambda: learning(ours(features=hashed).learn_one, samples), n),
-        Side("vowpalwabbit", lambda: vw_loop, n),
+        Side("vowpalwabbit", lambda: learning_in_vw(samples), n),
     )
-    for example in examples:
-        vw.finish_example(example)
-    return measured
 
 
 def cases() -> Iterator[Case]:

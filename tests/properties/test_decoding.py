@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from connectors import JSONDecoder, KafkaSource
 from connectors.kafka.protocol import Records
 from streamfit.errors import DecodeError
-from streamfit.sources import _split, _split_pairs
+from streamfit.sources import _split, _split_tuples
 from streamfit.types import Block, DecodesMany
 
 FIELDS = ["a", "b", "label", "weight"]
@@ -121,11 +121,13 @@ def test_one_bad_record_among_good_ones_is_named(bad: bytes | None) -> None:
         max_size=5,
     )
 )
-def test_pairs_are_split_as_other_samples_are(batch: list[Any]) -> None:
+def test_tuples_are_split_as_other_samples_are(batch: list[Any]) -> None:
     errors: dict[int, Any] = {}
     xs, ys, ws = _split(batch, 0, errors)
-    pairs = _split_pairs(batch)
-    if pairs is None:
-        assert any(type(sample) is not tuple or len(sample) != 2 for sample in batch)
+    together = _split_tuples(batch)
+    if together is None:
+        lengths = {len(sample) if type(sample) is tuple else 0 for sample in batch}
+        assert lengths not in ({2}, {3})
     else:
-        assert (list(pairs[0]), list(pairs[1]), pairs[2], {}) == (xs, ys, ws, errors)
+        assert [list(part) if part else part for part in together] == [xs, ys, ws]
+        assert not errors

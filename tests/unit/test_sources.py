@@ -126,3 +126,35 @@ def test_array_source_takes_the_names_of_a_frame() -> None:
 def test_a_frame_is_no_iterable_of_samples() -> None:
     with pytest.raises(ConfigurationError, match="ArraySource"):
         IterableSource(pd.DataFrame({"a": [1.0]}))
+
+
+def test_a_stream_that_turns_slow_waits_for_few_samples() -> None:
+    slow_from, seen = 1000, []
+
+    def turning() -> Iterator[tuple[dict[str, float], float]]:
+        for i in range(slow_from + 40):
+            if i >= slow_from:
+                time.sleep(0.021)
+            yield {"x": float(i)}, float(i)
+
+    for block in IterableSource(turning()):
+        seen += list(block.y)
+        if block.y[0] >= slow_from + 16:
+            assert len(block) <= 2  # from the second look at the clock on, as they come
+    assert seen == list(range(slow_from + 40))
+
+
+def test_what_came_before_an_exception_is_handed_on() -> None:
+    def failing() -> Iterator[tuple[dict[str, float], float]]:
+        yield from numbers(500)
+        raise ValueError("out of disk")
+
+    seen: list[Any] = []
+
+    def read() -> None:
+        for block in IterableSource(failing()):
+            seen.extend(block.y)
+
+    with pytest.raises(ValueError, match="out of disk"):
+        read()
+    assert seen == list(range(500))
