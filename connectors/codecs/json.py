@@ -114,10 +114,10 @@ class JSONDecoder:
         self, values: Sequence[bytes | None]
     ) -> tuple[list[Any], list[Any], list[float] | None] | None:
         """Decode records together, in half the time; see `DecodesMany`."""
-        if type(self).__call__ is not JSONDecoder.__call__ or any(
-            value is None or len(value) > self.max_bytes for value in values
-        ):
-            return None  # a subclass decodes in its own way; what is too long is not parsed
+        if type(self).__call__ is not JSONDecoder.__call__ or not values:
+            return None  # a subclass decodes in its own way
+        if None in values or max(map(len, values)) > self.max_bytes:  # type: ignore[arg-type]
+            return None
         try:
             xs = list(map(orjson.loads, values))  # type: ignore[arg-type]
             if set(map(type, xs)) != {dict} or max(map(len, xs)) > self.max_fields:
@@ -127,9 +127,8 @@ class JSONDecoder:
             ws = None if weight is None else [x.pop(weight) for x in xs]
         except (orjson.JSONDecodeError, KeyError):
             return None
-        if not set(map(type, ys)) <= {bool, int, float, str}:
-            return None
-        if ws is not None and not set(map(type, ws)) <= {bool, int, float}:
+        kinds, weight_kinds = set(map(type, ys)), set(map(type, ws or ()))
+        if not (kinds <= {bool, int, float, str} and weight_kinds <= {bool, int, float}):
             return None
         if names is not None:
             xs = [{name: x[name] for name in names if name in x} for x in xs]
