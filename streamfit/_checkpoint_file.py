@@ -3,7 +3,7 @@
 A file is plain safetensors, so other tools can look into it. Arrays are its tensors; all the
 rest is one JSON text in the header's `__metadata__`::
 
-    "__metadata__": {"format": "1", "sha256": "<64 hex digits>", "streamfit": "<JSON>"}
+    "__metadata__": {"format": "2", "sha256": "<64 hex digits>", "streamfit": "<JSON>"}
 
 The digest covers the whole file, header included, with its own 64 digits read as zeros. Every
 later format keeps this rule and the place of the format number, so that any version can tell a
@@ -33,8 +33,8 @@ from streamfit.types import Position, StateDict
 
 __all__ = ["FORMAT", "Checkpoint", "encode", "read"]
 
-FORMAT = 1
-"""The newest file format that this version reads, and the one that it writes."""
+FORMAT = 2
+"""The newest file format that this version reads, and the one that it writes; 1 had no epoch."""
 
 _ZEROS = b"0" * 64
 # Quotes inside a JSON string are escaped, so only a real member of the header can match: neither
@@ -43,6 +43,7 @@ _DIGEST = re.compile(rb'(?<=[{,])"sha256":"([0-9a-f]{64})"(?=[,}])')
 _MAX_HEADER = 100_000_000  # safetensors' own limit
 _SCALARS = frozenset({type(None), bool, int, float, str})
 _PARTS = ("model", "config", "position", "trainer")
+_STAMPS = ("number", "created", "owner_epoch")
 
 # What parsing raises on bytes that mean nothing.
 _DAMAGE = (
@@ -78,6 +79,9 @@ class Checkpoint:
         Sequence number of the file; 0 until saved.
     created
         ISO 8601 time (UTC) of the save; empty until saved.
+    owner_epoch
+        Counts the trainers that have owned the directory: tells a checkpoint of the present owner
+        from one of a process that was taken over.
 
     Notes
     -----
@@ -93,6 +97,7 @@ class Checkpoint:
     trainer: dict[str, Any]
     number: int = 0
     created: str = ""
+    owner_epoch: int = 0
 
 
 def encode(checkpoint: Checkpoint) -> bytes:
@@ -109,7 +114,7 @@ def encode(checkpoint: Checkpoint) -> bytes:
     try:
         for part, value in parts.items():
             _refuse_unsafe(value, part)
-        parts |= {"number": checkpoint.number, "created": checkpoint.created}
+        parts |= {name: getattr(checkpoint, name) for name in _STAMPS}
         text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
         metadata = {"format": str(FORMAT), "sha256": _ZEROS.decode(), "streamfit": text}
         blob = save_tensors({k: _storable(k, v) for k, v in arrays.items()}, metadata)
@@ -137,14 +142,15 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
     try:
         blob, header = _verified(path)
         metadata = header["__metadata__"]
-        if (found := int(metadata["format"])) != FORMAT:
+        if (found := int(metadata["format"])) > FORMAT:
             raise CheckpointMismatchError(
                 f"{path} has checkpoint format {found}; this streamfit knows up to {FORMAT}. "
                 "Upgrade streamfit to the version that wrote it."
             )
-        parts = json.loads(metadata["streamfit"])
-        parts["model"] |= load_tensors(blob)
-        return Checkpoint(**parts)
+        checkpoint = Checkpoint(**json.loads(metadata["streamfit"]))
+        _refuse_strange(checkpoint)
+        checkpoint.model |= load_tensors(blob)
+        return checkpoint
     except OSError as error:
         # A sector that cannot be read is damage; a missing permission is not.
         kind = CheckpointCorruptError if error.errno == errno.EIO else CheckpointError
@@ -176,6 +182,18 @@ def _verified(path: Path) -> tuple[bytes, _Header]:
     if checksum.hexdigest().encode() != view[start:stop]:
         raise ValueError("its SHA-256 does not match")
     return blob, header
+
+
+def _refuse_strange(checkpoint: Checkpoint) -> None:
+    """Raise ValueError unless every part is of its type: the file may be anyone's."""
+    for part in _PARTS:
+        if type(getattr(checkpoint, part)) is not dict:
+            raise ValueError(f"its {part} is no object")
+    if not all(type(offset) is int for offset in checkpoint.position.values()):
+        raise ValueError("its position is not made of offsets")
+    stamps = (checkpoint.number, checkpoint.owner_epoch, checkpoint.created)
+    if tuple(map(type, stamps)) != (int, int, str) or min(stamps[:2]) < 0:
+        raise ValueError(f"its stamps are {stamps!r:.80}")
 
 
 def _digest_span(head: bytes) -> tuple[int, int]:

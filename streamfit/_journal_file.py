@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Self, TypeAlias
 
-from streamfit.checkpoint import _fsync_directory, _os_errors
+from streamfit._durable import fsync_directory, os_errors
 from streamfit.errors import CheckpointCorruptError, CheckpointError
 
 __all__ = [
@@ -297,7 +297,7 @@ class Files:
         self._directory = directory
         self._max_bytes = max_bytes
         self._file: BinaryIO | None = None
-        with _os_errors(f"cannot open the journal in {directory}"):
+        with os_errors(f"cannot open the journal in {directory}"):
             # From the last file back, so that a crash in between leaves no hole.
             for number, path in sorted(_files(directory).items(), reverse=True):
                 if end is None or number > end.file:
@@ -309,11 +309,11 @@ class Files:
                 self._file.truncate(end.length)
                 self._file.seek(end.length)
                 os.fsync(self._file.fileno())
-            _fsync_directory(directory)
+            fsync_directory(directory)
 
     def append(self, payload: bytes) -> None:
         """Write one frame; `sync` makes it durable."""
-        with _os_errors(f"cannot write the journal in {self._directory}"):
+        with os_errors(f"cannot write the journal in {self._directory}"):
             if self._file is None or self._file.tell() >= self._max_bytes:
                 self._rotate()
             assert self._file is not None
@@ -323,7 +323,7 @@ class Files:
     def sync(self) -> End:
         """Wait until the disk has everything; say where the journal ends."""
         assert self._file is not None
-        with _os_errors(f"cannot write the journal in {self._directory}"):
+        with os_errors(f"cannot write the journal in {self._directory}"):
             self._file.flush()
             os.fsync(self._file.fileno())
             return End(self._number, self._file.tell(), self._chain.hex())
@@ -331,7 +331,7 @@ class Files:
     def close(self) -> None:
         """Close the file; what was not synced may be lost."""
         if self._file is not None:
-            with _os_errors(f"cannot write the journal in {self._directory}"):
+            with os_errors(f"cannot write the journal in {self._directory}"):
                 self._file.close()
 
     def _rotate(self) -> None:
@@ -344,7 +344,7 @@ class Files:
         header = _MAGIC + self._number.to_bytes(4, "little")
         self._file.write(header)
         self._chain = _chained(self._chain, header)
-        _fsync_directory(self._directory)
+        fsync_directory(self._directory)
 
 
 def read(directory: Path, end: End) -> Iterator[bytes]:

@@ -25,10 +25,10 @@ from streamfit.errors import (
 )
 from streamfit.events import Repeated, event
 from streamfit.journal import Journal
-from streamfit.progress import progress_bar
 from streamfit.report import Progress, TrainingReport
 from streamfit.signals import Stopped, StopRequest
 from streamfit.sources import IterableSource
+from streamfit.terminal import progress_bar
 from streamfit.types import Block, CommitsOffsets, DescribesItself, KeepsState, Position, ReportsLag
 
 if TYPE_CHECKING:
@@ -280,6 +280,7 @@ class Run:
             self._bad.flush()
             return
         began = time.monotonic()
+        self.checkpoint.check_owner()
         self._bad.flush()  # the position that is saved has passed them
         source = self.source.get_config() if isinstance(self.source, DescribesItself) else None
         held = None

@@ -8,29 +8,28 @@ happens in between, the directory holds the old checkpoint or the new one, never
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import math
 import os
 import re
 import secrets
-import socket
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TextIO
+from typing import Any, Self
 
 from streamfit._checkpoint_file import Checkpoint, encode, read
+from streamfit._directory_lock import DirectoryLock, Ownership
+from streamfit._durable import fsync_directory, os_errors, write_and_fsync
 from streamfit.errors import (
     CheckpointCorruptError,
     CheckpointError,
-    CheckpointLockedError,
     CheckpointMismatchError,
     ConfigurationError,
 )
+from streamfit.events import event
 
 __all__ = ["Checkpoint", "Checkpointer", "check_same_model", "read"]
 
@@ -92,8 +91,7 @@ class Checkpointer:
         self.every_seconds = every_seconds
         self.every_updates = every_updates
         self.keep = keep
-        self._lock: TextIO | None = None
-        self._owner = 0  # the process that took the lock
+        self._lock: DirectoryLock | None = None
         self._number = 0  # highest number tried so far
         self._corrupt: set[Path] = set()  # known bad, so not counted in `keep`
         self._saved_time = 0.0
@@ -116,30 +114,37 @@ class Checkpointer:
         """
         if self._lock is not None:
             return self
-        with _os_errors(f"cannot open the checkpoint directory {self.path}"):
+        with os_errors(f"cannot open the checkpoint directory {self.path}"):
             self.path.mkdir(parents=True, exist_ok=True)
-            lock = (self.path / "lock").open("a+", encoding="utf-8")
+            lock = DirectoryLock.acquire(self.path)
             try:
-                self._acquire(lock)
-                # We hold the lock, so whoever wrote these is dead.
+                # We hold the lock, so whoever wrote these is dead, or taken over.
                 for leftover in self.path.glob(_TEMPORARY):
                     leftover.unlink(missing_ok=True)
             except BaseException:
-                lock.close()
+                lock.release()
                 raise
-        self._lock, self._owner = lock, os.getpid()
+        self._lock = lock
+        self._number = max(self._number, lock.ownership.number)
         self._saved_time = time.monotonic()
         return self
 
     def close(self) -> None:
         """Release the lock; calling it again does nothing."""
-        # The lock file stays: removing it would let two trainers lock two files of one name.
         if self._lock is not None:
-            if self._owner == os.getpid():  # a forked child keeps the file open, and the lock
-                with contextlib.suppress(OSError):
-                    fcntl.flock(self._lock, fcntl.LOCK_UN)
-            self._lock.close()
+            self._lock.release()
             self._lock = None
+
+    def check_owner(self) -> None:
+        """Make sure, while open, that nobody has taken the directory over.
+
+        Raises
+        ------
+        CheckpointFencedError
+            When somebody has: nothing may be written there any more.
+        """
+        if self._lock is not None:
+            self._lock.check()
 
     def __enter__(self) -> Self:
         return self.open()
@@ -154,7 +159,7 @@ class Checkpointer:
 
     def list(self) -> list[Path]:
         """Return the files of all checkpoints, valid or not, oldest first."""
-        with _os_errors(f"cannot list the checkpoint directory {self.path}"):
+        with os_errors(f"cannot list the checkpoint directory {self.path}"):
             try:
                 files = [file for file in self.path.iterdir() if _NAME.fullmatch(file.name)]
             except FileNotFoundError:
@@ -180,20 +185,26 @@ class Checkpointer:
 
     def _latest(self, retries: int) -> Checkpoint | None:
         files = self.list()
+        ownership = Ownership.read(self.path)
         for file in reversed(files):
             try:
                 checkpoint = read(file)
             except CheckpointCorruptError as error:
-                _log.warning("skipping %s: %s", file.name, error)
+                _log.warning(event("corrupt_checkpoint", file=file.name, message=error))
                 self._corrupt.add(file)
             except CheckpointError as error:
                 if retries and isinstance(error.__cause__, FileNotFoundError):
                     return self._latest(retries - 1)  # pruned by the trainer since we listed it
                 raise
             else:
+                if ownership.is_stale(checkpoint.owner_epoch, _number_of(file)):
+                    _log.warning(event("stale_checkpoint", file=file.name))
+                    continue
                 self._saved_updates = None
+                if self._lock is not None:
+                    self._lock.begin_epoch_after(checkpoint.owner_epoch)
                 return checkpoint
-        if not files:
+        if not self._corrupt.intersection(files):
             return None
         raise CheckpointCorruptError(
             f"every checkpoint in {self.path} is corrupt: {', '.join(f.name for f in files)}. "
@@ -222,7 +233,7 @@ class Checkpointer:
     def save(self, checkpoint: Checkpoint) -> Path:
         """Write a checkpoint durably, verify it, and prune old ones.
 
-        Sets `checkpoint.number` and `checkpoint.created`, once the file is known to be good.
+        Stamps `checkpoint` with number, time and owner epoch, once the file is known to be good.
 
         Returns
         -------
@@ -231,6 +242,8 @@ class Checkpointer:
 
         Raises
         ------
+        CheckpointFencedError
+            When another trainer has taken the directory over.
         CheckpointError
             When any step failed. Older checkpoints are then as they were, and the new one is
             gone, unless the message says that only pruning failed.
@@ -241,43 +254,49 @@ class Checkpointer:
             )
         # A number is never used twice, even if its file was corrupt or its save failed.
         self._number = 1 + max([self._number, *map(_number_of, self.list())])
-        stamped = replace(checkpoint, number=self._number, created=datetime.now(UTC).isoformat())
+        stamped = replace(
+            checkpoint,
+            number=self._number,
+            created=datetime.now(UTC).isoformat(),
+            owner_epoch=self._lock.ownership.epoch,
+        )
         content = encode(stamped)
         final = self.path / f"checkpoint-{self._number:08d}.safetensors"
         temporary = self.path / f".{final.stem}.{os.getpid()}-{secrets.token_hex(4)}.tmp"
+        ours = [temporary]
         try:
-            with _os_errors(f"cannot write checkpoint {final}"):
-                _write_and_fsync(temporary, content)
+            with os_errors(f"cannot write checkpoint {final}"):
+                write_and_fsync(temporary, content)
+                self._lock.check()
                 os.replace(temporary, final)  # noqa: PTH105 (the step has a name: rename)
-                _fsync_directory(self.path)
+                ours = [final]
+                fsync_directory(self.path)
                 _read_back(final)
         except BaseException:
             # A file that was not seen to be good must not be the newest one.
-            for file in (temporary, final):
+            for file in ours:
                 with contextlib.suppress(OSError):
                     file.unlink(missing_ok=True)
             raise
-        checkpoint.number, checkpoint.created = stamped.number, stamped.created
+        for name in ("number", "created", "owner_epoch"):
+            setattr(checkpoint, name, getattr(stamped, name))
         self._saved_time = time.monotonic()
         self._saved_updates = self._seen_updates
-        with _os_errors(f"{final.name} was saved, but older ones in {self.path} cannot be pruned"):
+        with os_errors(f"{final.name} was saved, but older ones in {self.path} cannot be pruned"):
             self._prune()
         return final
 
-    def _acquire(self, lock: TextIO) -> None:
-        """Lock the open file and write who we are into it, or say who holds it."""
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            lock.seek(0)
-            holder = lock.read().strip() or "another process"
-            raise CheckpointLockedError(
-                f"checkpoint directory {self.path} is in use by {holder}. One trainer owns a "
-                "directory: stop that process, or give this trainer a directory of its own."
-            ) from error
-        lock.truncate(0)
-        lock.write(f"pid {os.getpid()} on {socket.gethostname()}\n")
-        lock.flush()
+    def remove_after(self, number: int) -> None:
+        """Remove every checkpoint with a higher number; none of these is given again."""
+        if self._lock is None:
+            raise CheckpointError(f"checkpoints in {self.path} cannot be removed before open()")
+        files = [file for file in self.list() if _number_of(file) > number]
+        self._number = max([self._number, *map(_number_of, files)])
+        with os_errors(f"cannot remove checkpoints in {self.path}"):
+            self._lock.reserve(self._number)
+            for file in reversed(files):  # a crash in between leaves the others in order
+                file.unlink(missing_ok=True)
+            fsync_directory(self.path)
 
     def _prune(self) -> None:
         """Remove what is older than the newest `keep` files not known to be corrupt."""
@@ -303,32 +322,6 @@ def check_same_model(saved: Checkpoint, config: dict[str, Any], directory: objec
             f"checkpoint {saved.number} in {directory} is of another model ({told}); "
             "use the arguments it was made with, or another directory"
         )
-
-
-@contextlib.contextmanager
-def _os_errors(what: str) -> Iterator[None]:
-    """Turn an OSError into a CheckpointError that says what was being done."""
-    try:
-        yield
-    except OSError as error:
-        raise CheckpointError(f"{what}: {error}") from error
-
-
-def _write_and_fsync(path: Path, content: bytes) -> None:
-    """Write a file that must not exist yet, and wait until the disk has it."""
-    with path.open("xb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _fsync_directory(path: Path) -> None:
-    """Wait until the disk has the names in a directory; a rename is not durable before."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _read_back(path: Path) -> None:

@@ -36,7 +36,7 @@ from streamfit.errors import (
 from streamfit.sources import IterableSource
 from streamfit.types import Learner, Source
 
-__all__ = ["Difference", "Verification", "end_of", "load", "verify"]
+__all__ = ["Difference", "Verification", "end_of", "fresh_model", "load", "verify"]
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def verify(
     """
     saved, entries = load(Path(path))
     recorded = list(entries)
-    replayed = _fresh(saved.config) if model is None else deepcopy(model)
+    replayed = fresh_model(saved.config) if model is None else deepcopy(model)
     stream = deepcopy(replayed)
     stream.load_state_dict(saved.model)
     opened: Source = source if isinstance(source, Source) else IterableSource(source)
@@ -277,8 +277,11 @@ def _bounds(entries: list[Entry]) -> Iterator[dict[Key, tuple[int, int]]]:
     yield bounds
 
 
-def _fresh(config: dict[str, Any]) -> Learner:
+def fresh_model(config: dict[str, Any]) -> Learner:
     """Make a learner that has learned nothing from the configuration in a checkpoint."""
+    import streamfit  # here, because it imports this module
+
+    getattr(streamfit, str(config.get("id")), None)  # loads the learner, if it is a public one
     kinds: list[type[Any]] = [LinearLearner]
     for kind in kinds:
         kinds.extend(kind.__subclasses__())

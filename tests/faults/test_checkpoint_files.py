@@ -71,7 +71,7 @@ def forge(head: dict[str, Any], body: bytes = b"") -> bytes:
 
 def metadata(**changes: str) -> dict[str, Any]:
     text = '{"model":{},"config":{},"position":{},"trainer":{},"number":1,"created":""}'
-    return {"__metadata__": {"format": "1", "sha256": "0" * 64, "streamfit": text, **changes}}
+    return {"__metadata__": {"format": "2", "sha256": "0" * 64, "streamfit": text, **changes}}
 
 
 def in_child(body: Callable[[], None]) -> int:
@@ -125,7 +125,7 @@ def die_around(module: Any, name: str, when: str, call: int) -> None:
 
 
 STEPS = {
-    "write": (streamfit.checkpoint, "_write_and_fsync", 1),
+    "write": (streamfit.checkpoint, "write_and_fsync", 1),
     "fsync": (os, "fsync", 1),
     "rename": (os, "replace", 1),
     "directory_fsync": (os, "fsync", 2),
@@ -604,10 +604,10 @@ def test_foreign_safetensors(two: tuple[Checkpointer, Path], content: bytes) -> 
 def test_newer_format(two: tuple[Checkpointer, Path]) -> None:
     """Falling back to an older file would silently lose what the newer version learned."""
     checkpointer, newest = two
-    newest.write_bytes(forge(metadata(format="2")))
-    with pytest.raises(CheckpointMismatchError, match=r"format 2.*Upgrade"):
+    newest.write_bytes(forge(metadata(format="3")))
+    with pytest.raises(CheckpointMismatchError, match=r"format 3.*Upgrade"):
         checkpointer.latest()
-    newest.write_bytes(forge(metadata(format="2")) + b"\0")  # damaged, so not believed
+    newest.write_bytes(forge(metadata(format="3")) + b"\0")  # damaged, so not believed
     assert told(checkpointer.latest()) == 1
 
 

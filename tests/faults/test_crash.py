@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
 import random
 import signal
 import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +19,18 @@ import kafka as kafka_python
 import pytest
 
 import streamfit as sf
+import streamfit._journal_file
+import streamfit.checkpoint
+from streamfit.errors import CheckpointError, CheckpointFencedError
+from streamfit.state_directory import roll_back, take_over
 from streamfit.testing import LocalKafka
 
 sys.path.insert(0, str(Path(__file__).parent))
-from worker import endless, models
+from topics import everything, new_topic, produce
+from worker import endless, growing, models
 
 WORKER = Path(__file__).with_name("worker.py")
-KILLS = 5
+KILLS = 100 if os.environ.get("HYPOTHESIS_PROFILE") == "nightly" else 5
 
 
 def start(state: Path, *options: str) -> subprocess.Popen[str]:
@@ -58,14 +65,6 @@ def kill_at(worker: subprocess.Popen[str], n_samples: int, rng: random.Random) -
     worker.kill()
     worker.stdout.close()
     assert worker.wait(30) == -signal.SIGKILL
-
-
-def produce(broker: LocalKafka, topic: str, records: Sequence[tuple[int, bytes]]) -> None:
-    producer = kafka_python.KafkaProducer(bootstrap_servers=broker.bootstrap_servers, linger_ms=50)
-    for partition, value in records:
-        producer.send(topic, value, partition=partition)
-    producer.flush()
-    producer.close()
 
 
 def train_and_kill(
@@ -135,11 +134,12 @@ def test_kill9_random_on_three_partitions(
     assert told["bad"] == "1"
 
 
-def offline_digest(n: int) -> str:
-    stream = endless(None)
-    model = models("logistic")
-    for _ in range(n):
-        model.learn_one(*next(stream))
+def offline_digest(n: int, batch_size: int = 7, flush: bool = False) -> str:
+    model = models("logistic", batch_size)
+    for x, y in itertools.islice(endless(None), n):
+        model.learn_one(x, y)
+    if flush:
+        model.flush()
     return str(model.digest())
 
 
@@ -195,8 +195,321 @@ def test_duplicate_trainer(tmp_path: Path) -> None:
     second = subprocess.run(
         [sys.executable, str(WORKER), str(tmp_path)], capture_output=True, text=True, check=False
     )
-    assert second.returncode != 0
-    assert "CheckpointLockedError" in second.stderr
+    assert second.returncode == 33
+    assert "event=halted exit_code=33 error=CheckpointLockedError" in second.stderr
     worker.terminate()
     told = finish(worker)
     assert saved_model(tmp_path, "logistic").digest() == told["digest"]
+
+
+# --- 2, 9: what is on disk after a death
+
+
+def test_kill9_partial_batch(tmp_path: Path) -> None:
+    """Killed with a micro-batch half full: its gradient is in the checkpoint, bit for bit."""
+    n, options = 0, ["--batch-size", "100000", "--every-seconds", "0.01"]
+    for _ in range(3):
+        before = sf.Checkpointer(tmp_path).list()[-1:]
+        worker = start(tmp_path, *options)
+        assert worker.stdout is not None
+        for line in worker.stdout:
+            newest = sf.Checkpointer(tmp_path).list()[-1:]
+            if line.startswith("samples") and newest not in ([], before):
+                break
+        worker.kill()
+        worker.stdout.close()
+        assert worker.wait(30) == -signal.SIGKILL
+        saved = sf.Checkpointer(tmp_path).latest()
+        assert saved is not None
+        assert saved.model["n_samples"] > n
+        n = saved.model["n_samples"]
+        assert saved.model["n_pending"] == n % 100_000 > 0
+    model = models("logistic", 100_000)
+    model.load_state_dict(saved.model)
+    assert model.digest() == offline_digest(n, 100_000)
+
+
+def test_oom_rlimit(tmp_path: Path) -> None:
+    """A model that outgrows the memory takes its process down; the last checkpoint is whole."""
+    worker = start(tmp_path, "--growing", "--every-updates", "50", "--max-mb", "150")
+    assert worker.stdout is not None
+    worker.stdout.read()
+    assert worker.wait(60) not in (0, None)
+    saved = sf.Checkpointer(tmp_path).latest()
+    assert saved is not None
+    model = models("logistic")
+    model.load_state_dict(saved.model)
+    assert model.n_samples > 500
+    straight, samples = models("logistic"), growing()
+    for _ in range(model.n_samples):
+        straight.learn_one(*next(samples))
+    assert model.digest() == straight.digest()
+    assert saved.position == {"samples:0": model.n_samples}
+
+
+# --- 3: each step of a save, journal and commit included
+
+
+class Committing:
+    """The samples of a list, as a source that is told how far they were applied."""
+
+    live = False
+
+    def __init__(self, samples: list[Any]) -> None:
+        self._inner = sf.IterableSource(samples)
+        self._inner.max_block = 10
+        self.position, self.seek, self.close = (
+            self._inner.position,
+            self._inner.seek,
+            self._inner.close,
+        )
+
+    def __iter__(self) -> Iterator[sf.types.Block]:
+        return iter(self._inner)
+
+    def commit(self, position: dict[str, int]) -> None:
+        """Tell nobody."""
+
+
+SAMPLES: list[Any] = [({"a": i % 7 / 7, "b": i % 5 / 5}, i % 3 == 1) for i in range(100)]
+SAMPLES[33] = "garbage"
+
+
+def train_in_steps(state: Path) -> sf.TrainingReport:
+    return sf.Trainer(
+        models("logistic"),
+        Committing(SAMPLES),
+        checkpoint=sf.Checkpointer(state, every_updates=2, keep=2),
+        on_bad_sample=sf.DeadLetters(path=state / "letters.jsonl"),
+    ).run()
+
+
+CALLS = {
+    "write": (streamfit.checkpoint, "write_and_fsync"),
+    "fsync": (os, "fsync"),  # of the lock, letters, journal, checkpoint and directory
+    "rename": (os, "replace"),
+    "directory_fsync": (streamfit.checkpoint, "fsync_directory"),
+    "journal": (streamfit._journal_file.Files, "append"),
+    "read_back": (streamfit.checkpoint, "_read_back"),
+    "prune": (Path, "unlink"),
+    "commit": (Committing, "commit"),
+}
+
+
+@pytest.mark.parametrize("step", CALLS)
+def test_kill9_each_step(step: str, tmp_path: Path) -> None:
+    """A run that dies at its n-th such call, for each n: what is there resumes to the same bits."""
+    owner, name = CALLS[step]
+    expected = train_in_steps(tmp_path / "straight").digest
+    straight = [sample for sample in SAMPLES if sample != "garbage"]
+    assert expected == sf.Trainer(models("logistic"), straight).run().digest
+    real = getattr(owner, name)
+    for call in itertools.count(1):
+        state = tmp_path / f"{step}-{call}"
+        died = die_in_child(owner, name, call, state)
+        if not died:
+            break
+        saved = sf.Checkpointer(state).latest()
+        report = train_in_steps(state)
+        assert report.digest == expected, f"{step}, call {call}"
+        assert report.resumed_at == (None if saved is None else saved.model["n_samples"])
+        assert sf.journal.verify(state, SAMPLES).equal
+        ids = {json.loads(line)["id"] for line in (state / "letters.jsonl").open()}
+        assert ids == {"samples:0:33"}
+    assert getattr(owner, name) is real
+    assert call > 3, "hardly a step was taken"
+
+
+def die_in_child(owner: Any, name: str, call: int, state: Path) -> bool:
+    """Train in a forked process that kills itself before the n-th call; say whether it did."""
+    if (pid := os.fork()) == 0:
+        real, left = getattr(owner, name), [call]
+
+        def deadly(*args: Any, **kwargs: Any) -> Any:
+            left[0] -= 1
+            if left[0] == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return real(*args, **kwargs)
+
+        setattr(owner, name, deadly)
+        try:
+            train_in_steps(state)
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    assert code in (0, -signal.SIGKILL)
+    return code != 0
+
+
+# --- 4, 5: between the checkpoint and the broker
+
+
+def saved_position(state: Path, topic: str) -> int:
+    saved = sf.Checkpointer(state).latest()
+    assert saved is not None
+    return int(saved.position[f"{topic}:0"])
+
+
+def test_kill9_checkpoint_before_broker_commit(
+    kafka: LocalKafka, client: str, tmp_path: Path
+) -> None:
+    """The broker knows less than the checkpoint: the checkpoint wins."""
+    topic, group = new_topic(kafka), f"group-{uuid.uuid4()}"
+    samples = list(itertools.islice(endless(None), 3000))
+    produce(kafka, topic, [(0, json.dumps({**x, "y": y}).encode()) for x, y in samples])
+    options = ["--topic", topic, "--client", client, "--group-id", group]
+    options += ["--bootstrap-servers", kafka.bootstrap_servers, "--every-updates", "40"]
+    worker = start(tmp_path, *options, "--die", "connectors.kafka.source:KafkaSource.commit:3")
+    assert worker.stdout is not None
+    worker.stdout.read()
+    assert worker.wait(60) == -signal.SIGKILL
+    committed = committed_offset(kafka, topic, group)
+    assert 0 < committed < saved_position(tmp_path, topic) < 3000
+    told = finish(start(tmp_path, *options))
+    assert told["digest"] == offline_digest(3000, flush=True)
+    assert committed_offset(kafka, topic, group) == 3000
+
+
+def committed_offset(kafka: LocalKafka, topic: str, group: str) -> int:
+    consumer = kafka_python.KafkaConsumer(
+        bootstrap_servers=kafka.bootstrap_servers, group_id=group, enable_auto_commit=False
+    )
+    offset = consumer.committed(kafka_python.TopicPartition(topic, 0))
+    consumer.close()
+    return int(offset or 0)
+
+
+def test_kill9_dead_letter_sent_before_checkpoint(
+    kafka: LocalKafka, client: str, tmp_path: Path
+) -> None:
+    """The letter is out and the checkpoint is not: it comes again, under the same id and key."""
+    topic, letters = new_topic(kafka), new_topic(kafka)
+    samples = list(itertools.islice(endless(None), 1000))
+    values = [json.dumps({**x, "y": y}).encode() for x, y in samples]
+    values[500:500] = [b"garbage"]
+    produce(kafka, topic, [(0, value) for value in values], key=b"the key")
+    options = ["--topic", topic, "--client", client, "--letters", letters]
+    options += ["--bootstrap-servers", kafka.bootstrap_servers]
+    worker = start(tmp_path, *options, "--die", "os:replace:1")
+    assert worker.stdout is not None
+    worker.stdout.read()
+    assert worker.wait(60) == -signal.SIGKILL
+    assert sf.Checkpointer(tmp_path).latest() is None
+    assert len(everything(kafka, letters)) == 1
+    told = finish(start(tmp_path, *options))
+    assert told["bad"] == "1"
+    assert told["digest"] == offline_digest(1000, flush=True)
+    found = everything(kafka, letters)
+    assert [(record.value, record.key) for record in found] == [(b"garbage", b"the key")] * 2
+    assert {dict(record.headers)["id"] for record in found} == {f"{topic}:0:500".encode()}
+
+
+# --- 8, 31: two trainers
+
+
+def streamfit(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "streamfit", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_sigstop_past_session(tmp_path: Path) -> None:
+    """A trainer is frozen and another takes over; woken up, the first must not publish."""
+    options = ["--every-updates", "20", "--led"]
+    first = start(tmp_path, *options)
+    lead(first, 3000)
+    first.send_signal(signal.SIGSTOP)
+    second = subprocess.run(
+        [sys.executable, str(WORKER), str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert second.returncode == 33  # a frozen process holds its lock
+    assert "streamfit takeover" in second.stderr
+    taken = streamfit("takeover", tmp_path)
+    assert taken.returncode == 0, taken.stderr
+    assert f"pid {first.pid} on " in taken.stdout
+    heir = start(tmp_path, *options)
+    lead(heir, 6000)
+    owned = {path.name: path.read_bytes() for path in sf.Checkpointer(tmp_path).list()}
+    journal = {path: path.read_bytes() for path in tmp_path.glob("journal-*")}
+
+    first.send_signal(signal.SIGCONT)
+    assert first.stdin is not None
+    first.stdin.close()  # goes on by itself from here
+    assert first.stdout is not None
+    first.stdout.read()
+    assert first.wait(60) == 34
+    assert {p.name: p.read_bytes() for p in sf.Checkpointer(tmp_path).list()} == owned
+    assert {path: path.read_bytes() for path in tmp_path.glob("journal-*")} == journal
+
+    heir.terminate()
+    told = finish(heir)
+    model = saved_model(tmp_path, "logistic")
+    assert told["digest"] == model.digest() == offline_digest(model.n_samples)
+    assert sf.journal.verify(tmp_path, lambda: endless(None)).equal
+
+
+def lead(worker: subprocess.Popen[str], n_samples: int) -> None:
+    """Lead a worker to `n_samples`, where it waits for the next word."""
+    assert worker.stdin is not None
+    assert worker.stdout is not None
+    for line in worker.stdout:
+        if int(line.split()[1]) >= n_samples:
+            return
+        worker.stdin.write("go\n")
+        worker.stdin.flush()
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_a_publication_already_under_way_is_fenced(tmp_path: Path, number: int) -> None:
+    """Taken over between its last look and its rename: what it publishes is never read."""
+    zombie = sf.Checkpointer(tmp_path).open()
+    state = models("logistic").state_dict()
+
+    def checkpoint() -> sf.Checkpoint:
+        return sf.Checkpoint(state, {}, {"samples:0": 0}, {})
+
+    for _ in range(number - 1):
+        zombie.save(checkpoint())
+    real = os.replace
+
+    def taken_over_meanwhile(source: Any, target: Any) -> None:
+        os.replace = real
+        take_over(tmp_path)
+        real(source, target)
+
+    os.replace = taken_over_meanwhile
+    try:
+        late = zombie.save(checkpoint())
+    finally:
+        os.replace = real
+    assert late.exists()
+    with pytest.raises(CheckpointFencedError, match="was taken over"):
+        zombie.save(checkpoint())
+    with sf.Checkpointer(tmp_path) as heir:
+        found = heir.latest()
+        assert (0 if found is None else found.number) == number - 1
+        assert heir.save(checkpoint()).name == f"checkpoint-{number + 1:08d}.safetensors"
+        newest = heir.latest()
+        assert newest is not None
+        assert newest.owner_epoch == 3
+    if number > 1:
+        with pytest.raises(CheckpointError, match="taken over"):
+            roll_back(tmp_path, number)
+
+
+def test_a_directory_that_was_moved_away_is_left_alone(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    with sf.Checkpointer(state) as checkpointer:
+        state.rename(tmp_path / "elsewhere")
+        with pytest.raises(CheckpointFencedError, match="moved away"):
+            checkpointer.check_owner()
+        state.mkdir()
+        with (
+            sf.Checkpointer(state),
+            pytest.raises(CheckpointFencedError, match="owner epoch 1, pid"),
+        ):
+            checkpointer.check_owner()

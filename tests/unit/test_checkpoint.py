@@ -163,7 +163,7 @@ def test_other_tools_can_open_the_file(tmp_path: Path) -> None:
     np.testing.assert_array_equal(load_file(file)["weights"], np.ones(3))
     content = file.read_bytes()
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    assert header["__metadata__"]["format"] == "1"
+    assert header["__metadata__"]["format"] == "2"
     assert json.loads(header["__metadata__"]["streamfit"])["position"] == {"a:0": 1}
 
 

@@ -119,7 +119,17 @@ def test_the_textbook_loop_never_imports_the_kernels() -> None:
 
 @pytest.mark.parametrize(
     "client",
-    ["kafka", "confluent_kafka", "safetensors", "orjson", "rich", "keras", "ray", "sklearn"],
+    [
+        "kafka",
+        "confluent_kafka",
+        "safetensors",
+        "orjson",
+        "rich",
+        "typer",
+        "keras",
+        "ray",
+        "sklearn",
+    ],
 )
 def test_a_third_party_client_is_imported_in_one_module(client: str) -> None:
     users = [

@@ -251,7 +251,7 @@ def test_the_progress_bar_shows_only_on_a_terminal() -> None:
 
     from rich.console import Console
 
-    from streamfit.progress import progress_bar
+    from streamfit.terminal import progress_bar
 
     with progress_bar(10, Console(file=StringIO())) as show:
         assert show is None

@@ -1,8 +1,8 @@
-"""A progress bar on a terminal."""
+"""What people see on a terminal: a progress bar, and tables."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ from streamfit.report import Progress
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["progress_bar"]
+__all__ = ["print_table", "progress_bar"]
 
 
 @contextmanager
@@ -57,3 +57,20 @@ def progress_bar(
             )
 
         yield show
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print rows; what is too long for its column goes on in the next line."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    console = Console(markup=False, highlight=False)
+    if not console.is_terminal:
+        console.width = 160
+    console.print(table)
