@@ -174,6 +174,7 @@ class KafkaSource:
                     feed.queue.popleft()  # only now: a decoder that raises must lose nothing
                     if block is not None:
                         yield block
+                    del block  # its reader is through with it
         finally:
             if ends is not None:  # the client has read past the ends, where others may go on
                 feed.disconnect()
