@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from connectors.codecs import JSONDecoder
 from connectors.files import CSVSource, JSONLinesSource
-from connectors.kafka import KafkaSource
+from connectors.kafka import KafkaSource, Security
 from connectors.windows import Windows
 from streamfit.sources import ArraySource, IterableSource
 
@@ -15,5 +15,6 @@ __all__ = [
     "JSONDecoder",
     "JSONLinesSource",
     "KafkaSource",
+    "Security",
     "Windows",
 ]

@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from connectors.codecs import JSONDecoder
 from connectors.files import CSVSource, JSONLinesSource
-from connectors.kafka import KafkaSource
+from connectors.kafka import KafkaSource, Security
 from connectors.windows import Windows
 from streamfit.errors import ConfigurationError
 from streamfit.types import Source
@@ -85,6 +85,8 @@ def source_from_config(config: dict[str, Any]) -> Source:
             options["source"] = source_from_config(options["source"])
         if kind == "KafkaSource":
             options["stop_at_end"] = True
+            if options.get("security") is not None:
+                options["security"] = Security(**options["security"])
         return _SOURCES[kind](**options)
     except (KeyError, TypeError) as error:
         raise ConfigurationError(f"not the configuration of a source: {error}") from None

@@ -190,7 +190,6 @@ class Run:
             if block is None:
                 return
             self._take(block)
-            del block  # so that the next one can have its memory, which is in the cache
 
     def _take(self, block: Block) -> None:
         """Learn a block in strides, and look up after each: a block may be of any length."""

@@ -10,6 +10,7 @@
     ├── DeadLetterError (RuntimeError)        a bad sample could not be put aside
     ├── SourceError (RuntimeError)            a source cannot go on
     │   ├── BrokerUnavailableError (ConnectionError)
+    │   ├── AuthenticationError           the broker refuses us, or we refuse its certificate
     │   └── LostOffsetsError                  the position is no longer in the broker's log
     ├── CheckpointError (RuntimeError)
     │   ├── CheckpointCorruptError            a file fails its checksum or does not parse
@@ -29,6 +30,7 @@ from __future__ import annotations
 from typing import ClassVar, Self
 
 __all__ = [
+    "AuthenticationError",
     "BadSampleError",
     "BrokerUnavailableError",
     "BusyError",
@@ -158,6 +160,10 @@ class BrokerUnavailableError(SourceError, ConnectionError):
     """No broker answered, or it refused the connection."""
 
     exit_code = 21
+
+
+class AuthenticationError(SourceError):
+    """The broker refused our name or password, or we its certificate. It is not tried again."""
 
 
 class LostOffsetsError(SourceError):

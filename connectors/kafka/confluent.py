@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -18,7 +19,13 @@ from confluent_kafka import (
 )
 
 from connectors.kafka.protocol import Bounds, Letter, Records
-from streamfit.errors import BrokerUnavailableError, LostOffsetsError, SourceError
+from connectors.kafka.security import Security
+from streamfit.errors import (
+    AuthenticationError,
+    BrokerUnavailableError,
+    LostOffsetsError,
+    SourceError,
+)
 
 __all__ = ["ConfluentClient", "ConfluentProducer"]
 
@@ -38,23 +45,26 @@ MOVING = {
 }
 RETRY_SECONDS = 0.05
 
-# The library goes on by itself after anything but these.
-FATAL = {
+REFUSED = {
     KafkaError._AUTHENTICATION,
+    KafkaError._SSL,
+    KafkaError.SASL_AUTHENTICATION_FAILED,
+    KafkaError.UNSUPPORTED_SASL_MECHANISM,
+}
+
+# The library goes on by itself after anything but these.
+FATAL = REFUSED | {
     KafkaError._BAD_COMPRESSION,
     KafkaError._BAD_MSG,
     KafkaError._FATAL,
     KafkaError._INVALID_ARG,
     KafkaError._NOT_IMPLEMENTED,
-    KafkaError._SSL,
     KafkaError._UNSUPPORTED_FEATURE,
     KafkaError.CLUSTER_AUTHORIZATION_FAILED,
     KafkaError.INVALID_MSG,
     KafkaError.MSG_SIZE_TOO_LARGE,
-    KafkaError.SASL_AUTHENTICATION_FAILED,
     KafkaError.TOPIC_AUTHORIZATION_FAILED,
     KafkaError.TOPIC_EXCEPTION,
-    KafkaError.UNSUPPORTED_SASL_MECHANISM,
 }
 
 
@@ -69,6 +79,7 @@ class ConfluentClient:
         bootstrap_servers: str,
         group_id: str | None,
         isolation_level: str,
+        security: Security | None,
     ) -> None:
         self._topic = topic
         self._ends: dict[int, int] = {}
@@ -88,19 +99,37 @@ class ConfluentClient:
             # When enough is queued the library pauses fetching; its second of pause is long
             # enough for us to run dry.
             "fetch.queue.backoff.ms": 10,
+            "reconnect.backoff.ms": 250,
             "reconnect.backoff.max.ms": 1000,
             "topic.metadata.refresh.interval.ms": 2000,
             "error_cb": self._on_error,
             "on_commit": self._on_commit,
             # What matters is raised, or logged once by the source; the library would repeat it.
             "log_level": 0,
+            **_security_settings(security),
         }
         self._consumer = Consumer(settings)
         try:
-            self.partitions(timeout)
+            self._connect(timeout)
         except BaseException:
             self._consumer.close()
             raise
+
+    def _connect(self, timeout: float) -> None:
+        """Wait for the first answer, in small pieces: between them a refusal becomes known."""
+        deadline = time.monotonic() + timeout
+        patience = 0.1
+        while True:
+            try:
+                self.partitions(min(patience, max(0.01, deadline - time.monotonic())))
+                return
+            except BrokerUnavailableError:
+                self._consumer.poll(0)  # which calls `_on_error`
+                if self._failure is not None:
+                    raise self._failure from None
+                if time.monotonic() > deadline:
+                    raise
+            patience *= 2
 
     def partitions(self, timeout: float) -> set[int]:
         """See `Client`."""
@@ -229,7 +258,9 @@ class ConfluentClient:
 class ConfluentProducer:
     """See `Producer`."""
 
-    def __init__(self, topic: str, timeout: float, *, bootstrap_servers: str) -> None:
+    def __init__(
+        self, topic: str, timeout: float, *, bootstrap_servers: str, security: Security | None
+    ) -> None:
         self._topic = topic
         self._failure: SourceError | None = None
         settings = {
@@ -239,9 +270,11 @@ class ConfluentProducer:
             "message.max.bytes": MAX_LETTER_BYTES,
             "delivery.timeout.ms": int(timeout * 1000),
             "linger.ms": 0,
+            "reconnect.backoff.ms": 250,
             "reconnect.backoff.max.ms": 1000,
             "error_cb": self._on_error,
             "log_level": 0,
+            **_security_settings(security),
         }
         self._producer = Producer(settings)
 
@@ -284,6 +317,23 @@ class ConfluentProducer:
             self._failure = self._failure or _translated(self._topic, "reach the broker", error)
 
 
+def _security_settings(security: Security | None) -> dict[str, Any]:
+    if security is None:
+        return {}
+    settings: dict[str, Any] = {
+        "security.protocol": security.protocol,
+        "enable.ssl.certificate.verification": True,
+        "ssl.endpoint.identification.algorithm": "https",
+    }
+    if security.ca_file is not None:
+        settings["ssl.ca.location"] = os.fspath(security.ca_file)
+    if security.mechanism is not None:
+        settings["sasl.mechanism"] = security.mechanism
+        settings["sasl.username"] = security.username
+        settings["sasl.password"] = security.password()
+    return settings
+
+
 def _unacknowledged(topic: str) -> BrokerUnavailableError:
     return BrokerUnavailableError(f"topic {topic!r}: cannot write: no acknowledgement in time")
 
@@ -293,6 +343,8 @@ def _translated(topic: str, doing: str, error: Any, partition: int | None = None
     kind: type[SourceError] = BrokerUnavailableError
     if error.code() in LOST:
         kind = LostOffsetsError
+    elif error.code() in REFUSED:
+        kind = AuthenticationError
     elif error.code() in FATAL:
         kind = SourceError
     return kind(f"{place}: cannot {doing}: {error.str()}")

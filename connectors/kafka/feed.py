@@ -39,8 +39,6 @@ class Feed:
         Offset that is to be handed out next, by partition; `{}` until the first connection.
     queue
         Records that were polled and are still to be handed out.
-    away
-        Whether the broker did not answer when it was last asked.
     n_duplicates
         Records dropped because they had been handed out before.
     """
@@ -55,6 +53,7 @@ class Feed:
     check_seconds = 3.0
     stall_seconds = 30.0
     missing_seconds = 10.0
+    reopen_seconds = 10.0
 
     def __init__(
         self,
@@ -65,7 +64,7 @@ class Feed:
         self.topic = topic
         self.next: dict[int, int] = {}
         self.queue: deque[Records] = deque()
-        self.away = False
+        self._away_since = math.inf
         self.n_duplicates = 0
         self._open_client = open_client
         self._start: Mapping[int, int] | str = start
@@ -74,6 +73,11 @@ class Feed:
         self._missing_since = math.inf
         self._polled = 0.0  # seconds spent waiting for records ...
         self._moved_at: dict[int, float] = {}  # ... and how many they were when a partition moved
+
+    @property
+    def away(self) -> bool:
+        """Whether the broker did not answer when it was last asked."""
+        return self._away_since < math.inf
 
     def connect(self, timeout: float | None = None) -> Client:
         """Return a client that reads from the present position, opening one if there is none."""
@@ -149,16 +153,22 @@ class Feed:
                 end = math.inf if ends is None else ends.get(partition, 0)
                 self.move(partition, int(min(offset, end)))
         except BrokerUnavailableError as error:
-            if not self.away:
-                log.warning("%s; waiting for it", error)
-            self.away = True
-            if self._client is None:
-                time.sleep(self.poll_seconds)
+            self._stay_away(error)
         except LostOffsetsError:
             # The library does not say what the broker holds; coming back does, and raises.
             with suppress(BrokerUnavailableError):
                 self.connect(self.reconnect_seconds)
             raise
+
+    def _stay_away(self, error: BrokerUnavailableError) -> None:
+        now = time.monotonic()
+        if not self.away:
+            self._away_since = now
+            log.warning("%s; waiting for it", error)
+        if self._client is None:
+            time.sleep(self.poll_seconds)
+        elif now - self._away_since > self.reopen_seconds:
+            self.disconnect()  # libraries only try again; opening another says what is wrong
 
     def _new(self, records: Records) -> Records:
         """Drop what is delivered a second time."""
@@ -189,7 +199,7 @@ class Feed:
         held = client.bounds(idle, self.request_seconds)
         check_held(self.topic, {p: self.next[p] for p in idle}, held)
         if self.away:
-            self.away = False
+            self._away_since = math.inf
             log.warning("topic %r: the broker is back", self.topic)
         stalled = [
             partition

@@ -7,8 +7,10 @@ deserializer or a checksum failed, its `poll()` may not return (seen with 3.0.12
 from __future__ import annotations
 
 import logging
+import os
+import ssl
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 
@@ -16,7 +18,13 @@ from kafka import KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartitio
 from kafka import errors as kafka_errors
 
 from connectors.kafka.protocol import Bounds, Letter, Records
-from streamfit.errors import BrokerUnavailableError, LostOffsetsError, SourceError
+from connectors.kafka.security import Security
+from streamfit.errors import (
+    AuthenticationError,
+    BrokerUnavailableError,
+    LostOffsetsError,
+    SourceError,
+)
 
 __all__ = ["KafkaPythonClient", "KafkaPythonProducer"]
 
@@ -24,6 +32,7 @@ MAX_RECORDS = 5000
 COMMIT_MS = 3000
 MAX_LETTER_BYTES = 1 << 28  # what is too large is for the broker to say
 REFRESH_MS = 2000
+NETWORK: Any = KafkaConsumer.DEFAULT_CONFIG["kafka_client"]
 
 # While a broker is away the library logs several errors a second. All that matters of them is
 # raised, or logged once by the source, so they are kept quiet unless the user chose a level.
@@ -43,6 +52,7 @@ class KafkaPythonClient:
         bootstrap_servers: str,
         group_id: str | None,
         isolation_level: str,
+        security: Security | None,
     ) -> None:
         self._topic = topic
         self._group_id = group_id
@@ -56,18 +66,31 @@ class KafkaPythonClient:
             "reconnect_backoff_max_ms": 1000,
             "fetch_max_wait_ms": 100,
             "metrics_enabled": False,
+            **_security_settings(security),
         }
         self._committer: Any = None
         self._assigned: list[TopicPartition] = []
         # The consumer has no group: with one, `poll()` returns nothing while the group's
         # coordinator is away, although the records could be fetched.
         self._consumer = self._open(timeout)
+        self._cluster = self._consumer._client.cluster
 
     def partitions(self, timeout: float) -> set[int]:
         """See `Client`."""
         # From the library's own view of the cluster, which it refreshes in the background.
-        with self._translated("read the metadata"):
-            return set(self._consumer.partitions_for_topic(self._topic) or ())
+        with (
+            self._translated("read the metadata"),
+            suppress(kafka_errors.UnknownTopicOrPartitionError),
+        ):
+            if self._cluster.partitions_for_topic(self._topic) is None:
+                # `consumer.partitions_for_topic` would ask about all topics, and wait for ever.
+                self._cluster.add_topic(self._topic)
+                self._consumer._net.run(
+                    self._consumer._manager.wait_for,
+                    self._cluster.request_update(),
+                    int(timeout * 1000),
+                )
+        return self._cluster.partitions_for_topic(self._topic) or set()
 
     def bounds(self, partitions: Iterable[int], timeout: float) -> Bounds:
         """See `Client`."""
@@ -129,25 +152,13 @@ class KafkaPythonClient:
                     consumer.close(autocommit=False, timeout_ms=1000)
 
     def _open(self, timeout: float, **settings: Any) -> Any:
-        opened: list[Any] = []
-
-        def remember(**config: Any) -> Any:
-            opened.append(KafkaConsumer.DEFAULT_CONFIG["kafka_client"](**config))
-            return opened[-1]
-
-        with self._translated("connect"):
-            try:
-                return KafkaConsumer(
-                    **self._settings,
-                    **settings,
-                    bootstrap_timeout_ms=int(timeout * 1000),
-                    kafka_client=remember,
-                )
-            except BaseException:
-                # A constructor that fails leaves its I/O thread running.
-                for network in opened:
-                    network.close()
-                raise
+        with self._translated("connect"), _networks(timeout) as network:
+            return KafkaConsumer(
+                **self._settings,
+                **settings,
+                bootstrap_timeout_ms=int(timeout * 1000),
+                kafka_client=network,
+            )
 
     def _translated(self, doing: str) -> AbstractContextManager[None]:
         return _translated(self._topic, doing)
@@ -156,9 +167,11 @@ class KafkaPythonClient:
 class KafkaPythonProducer:
     """See `Producer`."""
 
-    def __init__(self, topic: str, timeout: float, *, bootstrap_servers: str) -> None:
+    def __init__(
+        self, topic: str, timeout: float, *, bootstrap_servers: str, security: Security | None
+    ) -> None:
         self._topic = topic
-        with _translated(topic, "connect"):
+        with _translated(topic, "connect"), _networks(timeout) as network:
             self._producer = KafkaProducer(
                 bootstrap_servers=bootstrap_servers.split(","),
                 bootstrap_timeout_ms=int(timeout * 1000),
@@ -170,6 +183,8 @@ class KafkaPythonProducer:
                 max_block_ms=int(timeout * 1000),
                 reconnect_backoff_max_ms=1000,
                 metrics_enabled=False,
+                kafka_client=network,
+                **_security_settings(security),
             )
 
     def send(self, letters: Sequence[Letter], timeout: float) -> None:
@@ -197,9 +212,91 @@ def _translated(topic: str, doing: str) -> Iterator[None]:
     except (kafka_errors.OffsetOutOfRangeError, kafka_errors.LogTruncationError) as error:
         raise LostOffsetsError(f"topic {topic!r}: cannot {doing}: {error}") from error
     except kafka_errors.KafkaError as error:
-        kind = BrokerUnavailableError if error.retriable else SourceError
+        kind: type[SourceError] = BrokerUnavailableError if error.retriable else SourceError
+        if _is_refusal(error):
+            kind = AuthenticationError
         raise kind(f"topic {topic!r}: cannot {doing}: {error}") from error
     except OSError as error:
         raise BrokerUnavailableError(f"topic {topic!r}: cannot {doing}: {error}") from error
     except Exception as error:  # such as a failed decompression, whose error is anyone's
         raise SourceError(f"topic {topic!r}: cannot {doing}: {error!r}") from error
+
+
+REFUSALS = (
+    kafka_errors.SaslAuthenticationFailedError,
+    kafka_errors.UnsupportedSaslMechanismError,
+    ssl.SSLError,
+)
+
+
+def _is_refusal(error: BaseException | None) -> bool:
+    """Say whether broker and client do not accept one another; a failed handshake hides why."""
+    return error is not None and (isinstance(error, REFUSALS) or _is_refusal(error.__context__))
+
+
+@contextmanager
+def _networks(timeout: float) -> Iterator[Callable[..., Any]]:
+    """Hand the library its own network layer, and close it when what it is for fails to open."""
+    opened: list[Any] = []
+
+    def open_network(**config: Any) -> Any:
+        _check_accepted(config, timeout)
+        opened.append(NETWORK(**config))
+        return opened[-1]
+
+    try:
+        yield open_network
+    except BaseException:
+        for network in opened:  # a constructor that fails leaves its I/O thread running
+            network.close()
+        raise
+
+
+def _check_accepted(config: dict[str, Any], timeout: float) -> None:
+    """Connect once where broker and client must accept one another, and raise if they do not.
+
+    The library would try again and again until its time is over, and then not say why.
+    """
+    if config["security_protocol"] == "PLAINTEXT":
+        return
+    for last in (False, True):
+        network = NETWORK(**config)
+
+        async def connect(network: Any = network, last: bool = last) -> None:
+            node = network.least_loaded_node(bootstrap_fallback=True)
+            connection = network._manager.get_connection(node, timeout_ms=int(timeout * 1000))
+            try:
+                await connection
+            except kafka_errors.KafkaConnectionError:
+                # The broker closes behind its refusal, which the library then fails to read. A
+                # broker that closes at this point twice did not just happen to stop there.
+                if last and config["sasl_mechanism"] and connection.broker_version_data:
+                    raise kafka_errors.SaslAuthenticationFailedError(
+                        "the broker closed the connection at the login: wrong name or password?"
+                    ) from None
+                raise
+
+        try:
+            network._net.run(connect)
+            return
+        except kafka_errors.KafkaError as error:
+            if _is_refusal(error):
+                raise
+        finally:
+            network.close()
+
+
+def _security_settings(security: Security | None) -> dict[str, Any]:
+    if security is None:
+        return {}
+    settings: dict[str, Any] = {
+        "security_protocol": security.protocol,
+        "ssl_check_hostname": True,
+    }
+    if security.ca_file is not None:
+        settings["ssl_cafile"] = os.fspath(security.ca_file)
+    if security.mechanism is not None:
+        settings["sasl_mechanism"] = security.mechanism
+        settings["sasl_plain_username"] = security.username
+        settings["sasl_plain_password"] = security.password()
+    return settings

@@ -5,6 +5,7 @@ somewhere else the source closes it and opens another, because a fresh consumer 
 that no client library gets wrong. It translates every error of its library:
 
 - `BrokerUnavailableError` when trying again may help,
+- `AuthenticationError` when broker and client do not accept one another,
 - `LostOffsetsError` when the broker does not hold the offset that was to be read next,
 - `SourceError` for the rest.
 """
@@ -14,6 +15,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
+
+from connectors.kafka.security import Security
 
 __all__ = ["Bounds", "Client", "ClientFactory", "Letter", "Producer", "ProducerFactory", "Records"]
 
@@ -86,6 +89,7 @@ class ClientFactory(Protocol):
         bootstrap_servers: str,
         group_id: str | None,
         isolation_level: str,
+        security: Security | None,
     ) -> Client:
         """Connect within `timeout` seconds."""
 
@@ -107,5 +111,7 @@ class Producer(Protocol):
 class ProducerFactory(Protocol):
     """Opens a producer to a topic that exists."""
 
-    def __call__(self, topic: str, timeout: float, *, bootstrap_servers: str) -> Producer:
+    def __call__(
+        self, topic: str, timeout: float, *, bootstrap_servers: str, security: Security | None
+    ) -> Producer:
         """Connect within `timeout` seconds."""

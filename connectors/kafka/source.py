@@ -18,6 +18,7 @@ from connectors.kafka.dead_letters import DeadLetterTopic
 from connectors.kafka.feed import Feed
 from connectors.kafka.offsets import from_position, to_position
 from connectors.kafka.protocol import ClientFactory, ProducerFactory, Records
+from connectors.kafka.security import Security
 from streamfit.errors import (
     BadSampleError,
     ConfigurationError,
@@ -68,6 +69,8 @@ class KafkaSource:
         `"read_committed"` leaves out what aborted transactions wrote.
     dead_letter_topic
         Topic to which `dead_letters` writes when it is told no other.
+    security
+        TLS, name and password; see `Security`.
     on_lost_offsets
         `"halt"`: raise `LostOffsetsError` when the position is outside the broker's log.
 
@@ -100,10 +103,20 @@ class KafkaSource:
         stop_at_end: bool = False,
         isolation_level: IsolationLevel = "read_committed",
         dead_letter_topic: str | None = None,
+        security: Security | None = None,
         on_lost_offsets: Literal["halt"] = "halt",
     ) -> None:
         self.topic = _text("topic", topic)
         self.bootstrap_servers = _text("bootstrap_servers", bootstrap_servers)
+        if "@" in bootstrap_servers:  # and this is written into checkpoints
+            raise ConfigurationError(
+                "bootstrap_servers must be host:port; name and password belong into security="
+            )
+        if security is not None and not isinstance(security, Security):
+            raise ConfigurationError(
+                f"security must be a Security, not a {type(security).__name__}"
+            )
+        self.security = security
         if not callable(decoder):
             raise ConfigurationError(f"decoder must be callable, not {decoder!r}")
         self.decoder = decoder
@@ -125,8 +138,11 @@ class KafkaSource:
             bootstrap_servers=self.bootstrap_servers,
             group_id=self.group_id,
             isolation_level=self.isolation_level,
+            security=security,
         )
-        self._open_producer = partial(producer_factory, bootstrap_servers=self.bootstrap_servers)
+        self._open_producer = partial(
+            producer_factory, bootstrap_servers=self.bootstrap_servers, security=security
+        )
         self._feed = Feed(
             self.topic, partial(self._open_client, self.topic), _parse_start(self.topic, start)
         )
@@ -142,7 +158,7 @@ class KafkaSource:
     def get_config(self) -> dict[str, Any] | None:
         """Return what is needed to read the topic again; None when the decoder cannot tell.
 
-        Never a password or key: who reads again brings those along.
+        Of `security` it tells where the password is, never what it is.
         """
         describe = getattr(self.decoder, "get_config", None)
         if describe is None:
@@ -153,6 +169,7 @@ class KafkaSource:
             "bootstrap_servers": self.bootstrap_servers,
             "client": self.client,
             "isolation_level": self.isolation_level,
+            "security": None if self.security is None else self.security.get_config(),
             "decoder": describe(),
         }
 
@@ -174,7 +191,6 @@ class KafkaSource:
                     feed.queue.popleft()  # only now: a decoder that raises must lose nothing
                     if block is not None:
                         yield block
-                    del block  # its reader is through with it
         finally:
             if ends is not None:  # the client has read past the ends, where others may go on
                 feed.disconnect()

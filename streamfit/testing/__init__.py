@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from streamfit.testing.kafka import LocalKafka
+from streamfit.testing.proxy import Proxy
 
-__all__ = ["LocalKafka"]
+__all__ = ["LocalKafka", "Proxy"]

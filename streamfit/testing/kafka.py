@@ -50,12 +50,12 @@ JVM_OPTIONS = [
 PROPERTIES = """\
 process.roles=broker,controller
 node.id=1
-listeners=BROKER://127.0.0.1:{broker},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=BROKER://127.0.0.1:{broker}
+listeners={listeners},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners={advertised}
 controller.listener.names=CONTROLLER
 controller.quorum.voters=1@127.0.0.1:{controller}
 inter.broker.listener.name=BROKER
-listener.security.protocol.map=BROKER:PLAINTEXT,CONTROLLER:PLAINTEXT
+listener.security.protocol.map={protocols},CONTROLLER:PLAINTEXT
 log.dirs={data}
 auto.create.topics.enable=false
 group.initial.rebalance.delay.ms=0
@@ -75,6 +75,19 @@ share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
 """
 
+TLS = """\
+ssl.keystore.type=PEM
+ssl.keystore.location={certificate}
+"""
+
+LOGIN = "org.apache.kafka.common.security"
+SASL = """\
+sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512
+listener.name.{listener}.plain.sasl.jaas.config={login}.plain.PlainLoginModule required {users};
+listener.name.{listener}.scram-sha-256.sasl.jaas.config={login}.scram.ScramLoginModule required;
+listener.name.{listener}.scram-sha-512.sasl.jaas.config={login}.scram.ScramLoginModule required;
+"""
+
 # The shell reads until the pipe from this process closes, which it does even after `kill -9`.
 WATCHER = 'read _; kill -9 "$1"; rm -rf "$2"'
 
@@ -83,7 +96,16 @@ class LocalKafka:
     """A broker on free ports of 127.0.0.1 that lives no longer than this process.
 
     With `STREAMFIT_KAFKA=host:port` in the environment it stands for that broker instead, which
-    can then not be started, stopped or killed from here.
+    can then not be started, stopped or killed from here; options that are given here ask for a
+    broker of our own all the same.
+
+    Parameters
+    ----------
+    users
+        Passwords by name, for PLAIN and SCRAM: adds the listener `SASL_PLAINTEXT`.
+    certificate
+        PEM file with the broker's private key (PKCS #8), its certificate and those that signed
+        it: adds the listener `SSL`, and with `users` also `SASL_SSL`.
 
     Raises
     ------
@@ -99,8 +121,15 @@ class LocalKafka:
     127.0.0.1:21473
     """
 
-    def __init__(self) -> None:
-        self._external = os.environ.get("STREAMFIT_KAFKA")
+    def __init__(
+        self, *, users: Mapping[str, str] | None = None, certificate: Path | None = None
+    ) -> None:
+        self._users = dict(users or {})
+        self._certificate = certificate
+        plain = not users and certificate is None
+        self._proxy_port = 0
+        self._external = os.environ.get("STREAMFIT_KAFKA") if plain else None
+        self._listeners: dict[str, str] = {}
         self._folder: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._watcher: subprocess.Popen[bytes] | None = None
@@ -127,6 +156,22 @@ class LocalKafka:
         if not self._address:
             raise UnsupportedError("the broker has no address before start()")
         return self._address
+
+    def listener(self, name: str) -> str:
+        """Return the address of another listener: `SASL_PLAINTEXT`, `SSL`, `SASL_SSL`, `PROXIED`.
+
+        `PROXIED` speaks SASL_PLAINTEXT when there are `users`. Its clients are told to go on at
+        `proxy_port`, where nobody listens before a
+        `Proxy(kafka.listener("PROXIED"), kafka.proxy_port)` does.
+        """
+        if name not in self._listeners:
+            raise UnsupportedError(f"{self!r} has no listener {name}")
+        return self._listeners[name]
+
+    @property
+    def proxy_port(self) -> int:
+        """Port of 127.0.0.1 that clients of the listener `PROXIED` are sent to."""
+        return self._proxy_port
 
     @property
     def external(self) -> bool:
@@ -237,19 +282,43 @@ class LocalKafka:
     def _format(self, java: list[str]) -> Path:
         """Make the folder of a new broker: settings, and a formatted store."""
         folder = Path(tempfile.mkdtemp(prefix="streamfit-kafka-"))
-        broker, controller = _free_ports()
+        protocols = {"BROKER": "PLAINTEXT", "PROXIED": "PLAINTEXT"}
+        if self._users:
+            protocols |= dict.fromkeys(["PROXIED", "SASL_PLAINTEXT"], "SASL_PLAINTEXT")
+        if self._certificate:
+            protocols |= {name: name for name in (["SSL", "SASL_SSL"] if self._users else ["SSL"])}
+        controller, self._proxy_port, *ports = _free_ports(2 + len(protocols))
+        self._listeners = {
+            name: f"127.0.0.1:{port}" for name, port in zip(protocols, ports, strict=True)
+        }
+        advertised = {**self._listeners, "PROXIED": f"127.0.0.1:{self._proxy_port}"}
+        text = PROPERTIES.format(
+            controller=controller,
+            data=folder / "data",
+            listeners=_joined(self._listeners, "://"),
+            advertised=_joined(advertised, "://"),
+            protocols=_joined(protocols, ":"),
+        )
+        if self._certificate:
+            text += TLS.format(certificate=self._certificate)
+        users = " ".join(f'user_{name}="{password}"' for name, password in self._users.items())
+        for name, protocol in protocols.items():
+            if protocol.startswith("SASL"):
+                text += SASL.format(listener=name.lower(), login=LOGIN, users=users)
         settings = folder / "server.properties"
-        settings.write_text(
-            PROPERTIES.format(broker=broker, controller=controller, data=folder / "data")
-        )
+        settings.write_text(text)
         tool = ["kafka.tools.StorageTool", "format", "-t", "streamfit-local-kafka0", "-c"]
-        done = subprocess.run(
-            [*java, *tool, str(settings)], capture_output=True, text=True, check=False
-        )
+        scram = [
+            f"{mechanism}=[name={name},password={password}]"
+            for name, password in self._users.items()
+            for mechanism in ("SCRAM-SHA-256", "SCRAM-SHA-512")
+        ]
+        tool += [str(settings), *(part for user in scram for part in ("--add-scram", user))]
+        done = subprocess.run([*java, *tool], capture_output=True, text=True, check=False)
         if done.returncode:
             shutil.rmtree(folder)
             raise StreamfitError(f"Kafka could not format its store: {done.stdout}{done.stderr}")
-        self._address = f"127.0.0.1:{broker}"
+        self._address = self._listeners["BROKER"]
         return folder
 
     def _wait_until_ready(self, log: Path) -> None:
@@ -297,8 +366,12 @@ def _listens(address: str) -> bool:
         return probe.connect_ex((host, int(port))) == 0
 
 
-def _free_ports() -> tuple[int, int]:
-    """Find two ports below those the system hands to outgoing connections.
+def _joined(values: Mapping[str, str], by: str) -> str:
+    return ",".join(f"{name}{by}{value}" for name, value in values.items())
+
+
+def _free_ports(n: int) -> list[int]:
+    """Find ports below those the system hands to outgoing connections.
 
     While the broker is down its clients keep knocking, and a knock from an outgoing port that
     happens to equal the broker's would connect to itself and hold the port.
@@ -311,8 +384,8 @@ def _free_ports() -> tuple[int, int]:
             except OSError:
                 continue
         found.append(port)
-        if len(found) == 2:
-            return found[0], found[1]
+        if len(found) == n:
+            return found
     raise StreamfitError("no free port on 127.0.0.1 between 20000 and 32000")
 
 
