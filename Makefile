@@ -3,6 +3,7 @@
 # make soak    kill workers and the broker at random for MINUTES=10, and look what holds then
 # make lint    ruff and mypy alone
 # make bench   measure beside the peers, write benchmarks/results.md (ONLY="S1 S4": some of it)
+# make wheel   build dist/streamfit-*.whl, which runs on any x86-64 (AVX2 is chosen as it starts)
 # make format  let ruff rewrite what it can
 # make clean   remove what was built, .venv included
 #
@@ -19,7 +20,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 	$$p $(IS_NEW) && echo $$p && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak lint bench format clean
+.PHONY: help demo test soak lint bench wheel format clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -45,12 +46,17 @@ bench: $(READY)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,bench]'
 	@$(BIN)/python -m benchmarks.run $(if $(ONLY),--only $(ONLY))
 
+wheel: $(READY)
+	@rm -rf build dist
+	@$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+	@ls dist/*.whl
+
 format: $(READY)
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
 
 clean:
-	@rm -rf $(VENV) $(BUILT) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) $(BUILT) dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # An edited kernel is compiled again. The old one goes first, so that a failure leaves none.
 $(READY): pyproject.toml setup.py $(KERNELS)
