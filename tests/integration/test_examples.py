@@ -106,3 +106,16 @@ def test_kafka_flights(kafka: LocalKafka, tmp_path: Path) -> None:
     done = run("examples/kafka_flights.py", "train", "--stop-at-end", *there)
     assert (done.returncode, done.stderr) == (0, "")
     assert re.search(r"^samples +3,000$", done.stdout, re.M)
+
+
+def test_keras_windows(tmp_path: Path) -> None:
+    pytest.importorskip("jax")
+    arguments = ("examples/keras_windows.py", "--n", "1500", "--state", str(tmp_path / "state"))
+    first, second = run(*arguments), run(*arguments)
+    assert first.returncode == second.returncode == 0, first.stderr + second.stderr
+    assert re.search(r"^windows +1,473$", first.stdout, re.M)
+    assert re.search(r"^updates +148 ", first.stdout, re.M)
+    assert re.search(r"^resumed at +1,473$", second.stdout, re.M)
+    digest = re.compile(r"^digest +(\w{64})$", re.M)
+    assert digest.findall(first.stdout) == digest.findall(second.stdout) != []
+    assert re.search(r"^LSTM, as it learns +0\.\d{4} +0\.\d{4}$", first.stdout, re.M)
