@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from streamfit.adapters.keras import KerasLearner
+    from streamfit.adapters.river import RiverLearner
     from streamfit.adapters.sklearn import StreamClassifier, StreamRegressor
 
-__all__ = ["KerasLearner", "StreamClassifier", "StreamRegressor"]
+__all__ = ["KerasLearner", "RiverLearner", "StreamClassifier", "StreamRegressor"]
 
 _MODULES = {
     "KerasLearner": "keras",
+    "RiverLearner": "river",
     "StreamClassifier": "sklearn",
     "StreamRegressor": "sklearn",
 }
