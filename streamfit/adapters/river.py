@@ -120,6 +120,10 @@ class RiverLearner:
         """
         self.learn_block(Block([x], [y], [w], source="learn_one", offsets=[0]), 0, 1)
 
+    def new_predictors(self, block: Block) -> FloatArray:
+        """Make the array that `learn_block` may fill."""
+        return np.empty(len(block))
+
     def learn_block(
         self, block: Block, start: int, stop: int, predictors: FloatArray | None = None
     ) -> None:

@@ -12,19 +12,22 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from streamfit._kernels import softmax
 from streamfit.core.features import FeatureIndex
 from streamfit.core.learner import LAST_BATCH, LinearLearner
 from streamfit.core.linear import LinearRegression, LogisticRegression
 from streamfit.core.losses import Loss
 from streamfit.core.optim import Optimizer
+from streamfit.core.scaler import StandardScaler
 from streamfit.core.schedules import BatchSizeSchedule
+from streamfit.core.softmax import SoftmaxRegression
 from streamfit.core.validation import check_choice, check_integer
 from streamfit.errors import ConfigurationError, MissingDependencyError
 from streamfit.types import FloatArray
 
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
-    from sklearn.utils.multiclass import check_classification_targets, type_of_target
+    from sklearn.utils.multiclass import check_classification_targets
     from sklearn.utils.validation import (
         _check_sample_weight,
         check_is_fitted,
@@ -40,7 +43,8 @@ __all__ = ["StreamClassifier", "StreamRegressor"]
 
 _PARAMETERS = """Parameters
     ----------
-    optimizer, loss, batch_size, l2, l1, fit_intercept, intercept_lr, clip_gradient
+    optimizer, loss, batch_size, l2, l1, fit_intercept, intercept_lr, clip_gradient, scaler, \
+    dtype, max_weight
         As of the learners, see `sf.{learner}`.
     reduction
         `"mean"` or `"sum"` over a micro-batch, as of the learners. None is `"mean"`, but `"sum"`
@@ -64,7 +68,7 @@ _PARAMETERS = """Parameters
 class _StreamEstimator(BaseEstimator):  # type: ignore[misc]
     """What classifier and regressor share: parameters, the learner, passes over the data."""
 
-    learner_: LinearLearner
+    learner_: Any
 
     def __init__(
         self,
@@ -77,6 +81,9 @@ class _StreamEstimator(BaseEstimator):  # type: ignore[misc]
         fit_intercept: bool = True,
         intercept_lr: float | None = None,
         clip_gradient: float | None = None,
+        scaler: StandardScaler | None = None,
+        dtype: str = "float64",
+        max_weight: float | None = None,
         epochs: int = 5,
         last_batch: str = "apply",
     ) -> None:
@@ -89,10 +96,13 @@ class _StreamEstimator(BaseEstimator):  # type: ignore[misc]
         self.fit_intercept = fit_intercept
         self.intercept_lr = intercept_lr
         self.clip_gradient = clip_gradient
+        self.scaler = scaler
+        self.dtype = dtype
+        self.max_weight = max_weight
         self.epochs = epochs
         self.last_batch = last_batch
 
-    def _make(self, kind: type[LinearLearner]) -> LinearLearner:
+    def _make(self, kind: type[LinearLearner], **options: Any) -> LinearLearner:
         """Make a fresh learner; its features have the names of the columns, if these have any."""
         check_integer("epochs", self.epochs, minimum=1)
         check_choice("last_batch", self.last_batch, LAST_BATCH)
@@ -110,12 +120,18 @@ class _StreamEstimator(BaseEstimator):  # type: ignore[misc]
             intercept_lr=self.intercept_lr,
             clip_gradient=self.clip_gradient,
             features=FeatureIndex(columns),
+            scaler=self.scaler,
+            dtype=self.dtype,
+            max_weight=self.max_weight,
+            **options,
         )
 
     def _validated(
         self, X: Any, y: Any, sample_weight: Any, reset: bool
-    ) -> tuple[FloatArray, npt.NDArray[Any], FloatArray | None]:
-        X, y = validate_data(self, X, y, reset=reset, dtype=np.float64, order="C")
+    ) -> tuple[Any, npt.NDArray[Any], FloatArray | None]:
+        X, y = validate_data(
+            self, X, y, reset=reset, accept_sparse="csr", dtype=np.float64, order="C"
+        )
         if sample_weight is not None:
             sample_weight = _check_sample_weight(
                 sample_weight,
@@ -126,7 +142,7 @@ class _StreamEstimator(BaseEstimator):  # type: ignore[misc]
             )
         return X, y, sample_weight
 
-    def _passes(self, X: FloatArray, y: npt.NDArray[Any], sample_weight: FloatArray | None) -> None:
+    def _passes(self, X: Any, y: npt.NDArray[Any], sample_weight: FloatArray | None) -> None:
         if sample_weight is not None and not sample_weight.any():
             raise ConfigurationError("sample_weight is zero for every sample")
         for _ in range(self.epochs):
@@ -135,24 +151,14 @@ class _StreamEstimator(BaseEstimator):  # type: ignore[misc]
 
     def _predictors(self, X: Any) -> FloatArray:
         check_is_fitted(self)
-        X = validate_data(self, X, reset=False, dtype=np.float64, order="C")
-        return self.learner_._predictors_many(X)[:, 0]
+        X = validate_data(self, X, reset=False, accept_sparse="csr", dtype=np.float64, order="C")
+        z: FloatArray = self.learner_._predictors_many(X)
+        return z[:, 0] if z.shape[1] == 1 else z
 
-    def _mean(self, X: Any) -> FloatArray:
-        predictors = self._predictors(X)
-        return self.learner_.loss.mean(predictors)
-
-    @property
-    def coef_(self) -> FloatArray:
-        """The weights."""
-        check_is_fitted(self, "learner_")
-        return np.array(list(self.learner_.weights.values()))
-
-    @property
-    def intercept_(self) -> FloatArray:
-        """The intercepts."""
-        check_is_fitted(self, "learner_")
-        return np.array([self.learner_.intercept])
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
 
 
 class StreamRegressor(RegressorMixin, _StreamEstimator):  # type: ignore[misc]
@@ -188,21 +194,37 @@ class StreamRegressor(RegressorMixin, _StreamEstimator):  # type: ignore[misc]
 
     def _validated(
         self, X: Any, y: Any, sample_weight: Any, reset: bool
-    ) -> tuple[FloatArray, FloatArray, FloatArray | None]:
+    ) -> tuple[Any, FloatArray, FloatArray | None]:
         X, y, sample_weight = super()._validated(X, y, sample_weight, reset)
         return X, np.asarray(y, dtype=np.float64), sample_weight
 
     def predict(self, X: Any) -> FloatArray:
         """Predict the targets of the rows of `X`."""
-        return self._mean(X)
+        predictors = self._predictors(X)
+        mean: FloatArray = self.learner_.loss.mean(predictors)
+        return mean
+
+    @property
+    def coef_(self) -> FloatArray:
+        """The weights, of shape (n_features,)."""
+        check_is_fitted(self, "learner_")
+        return np.array(list(self.learner_.weights.values()))
+
+    @property
+    def intercept_(self) -> FloatArray:
+        """The intercept, of shape (1,)."""
+        check_is_fitted(self, "learner_")
+        return np.array([self.learner_.intercept])
 
 
 class StreamClassifier(ClassifierMixin, _StreamEstimator):  # type: ignore[misc]
     """Logistic regression in exact micro-batches, as a scikit-learn classifier.
 
+    With three classes or more it is softmax regression.
+
     {parameters}
     classes_
-        The labels, sorted. There must be two.
+        The labels, sorted.
 
     Examples
     --------
@@ -253,7 +275,7 @@ class StreamClassifier(ClassifierMixin, _StreamEstimator):  # type: ignore[misc]
 
     def _validated(
         self, X: Any, y: Any, sample_weight: Any, reset: bool
-    ) -> tuple[FloatArray, npt.NDArray[Any], FloatArray | None]:
+    ) -> tuple[Any, npt.NDArray[Any], FloatArray | None]:
         X, y, sample_weight = super()._validated(X, y, sample_weight, reset)
         check_classification_targets(y)
         return X, column_or_1d(y, warn=True), sample_weight
@@ -261,12 +283,11 @@ class StreamClassifier(ClassifierMixin, _StreamEstimator):  # type: ignore[misc]
     def _begin(self, classes: npt.NDArray[Any]) -> None:
         if len(classes) < 2:
             raise ConfigurationError(f"there is one class only, {classes}; two are needed")
-        if len(classes) > 2:
-            raise ConfigurationError(
-                "Only binary classification is supported. The type of the target is "
-                f"{type_of_target(classes)}."
-            )
-        self.learner_ = self._make(LogisticRegression)
+        self.learner_ = (
+            self._make(LogisticRegression)
+            if len(classes) == 2
+            else self._make(SoftmaxRegression, classes=range(len(classes)))
+        )
         self.classes_ = classes
 
     def _encoded(self, y: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -279,33 +300,42 @@ class StreamClassifier(ClassifierMixin, _StreamEstimator):  # type: ignore[misc]
 
     @property
     def coef_(self) -> FloatArray:
-        """The weights, of shape (1, n_features)."""
-        return np.atleast_2d(super().coef_)
+        """The weights, of shape (1, n_features), or (n_classes, n_features) for three or more."""
+        check_is_fitted(self, "learner_")
+        weights = self.learner_.weights
+        rows = [weights] if len(self.classes_) == 2 else weights.values()
+        return np.array([list(row.values()) for row in rows])
+
+    @property
+    def intercept_(self) -> FloatArray:
+        """The intercepts, one for each row of `coef_`."""
+        check_is_fitted(self, "learner_")
+        intercept = self.learner_.intercept
+        return np.array([intercept] if len(self.classes_) == 2 else list(intercept.values()))
 
     def decision_function(self, X: Any) -> FloatArray:
-        """Return the linear predictor of each row; above 0 it is for `classes_[1]`."""
+        """Return the linear predictors: above 0 for `classes_[1]` of two, or one for each class."""
         return self._predictors(X)
 
     def predict(self, X: Any) -> npt.NDArray[Any]:
         """Predict the labels of the rows of `X`."""
-        positive = self.decision_function(X) > 0.0
-        labels: npt.NDArray[Any] = self.classes_[positive.astype(int)]
+        z = self.decision_function(X)
+        numbers = (z > 0.0).astype(int) if z.ndim == 1 else z.argmax(axis=1)
+        labels: npt.NDArray[Any] = self.classes_[numbers]
         return labels
 
     def predict_proba(self, X: Any) -> FloatArray:
         """Predict the probability of each class, a column for each of `classes_`."""
-        p = self._mean(X)
+        z = self.decision_function(X)
+        if z.ndim == 2:
+            return softmax(z)
+        p = self.learner_.loss.mean(z)
         return np.column_stack([1.0 - p, p])
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.classifier_tags.multi_class = False
-        return tags
 
 
 for _estimator, _learner, _peer in (
     (StreamRegressor, "LinearRegression", "SGDRegressor"),
-    (StreamClassifier, "LogisticRegression", "SGDClassifier"),
+    (StreamClassifier, "SoftmaxRegression", "SGDClassifier"),
 ):
     _estimator.__doc__ = (_estimator.__doc__ or "").replace(
         "{parameters}", _PARAMETERS.replace("{learner}", _learner).replace("{peer}", _peer)

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import sparse
 from sklearn.base import clone
-from sklearn.datasets import load_breast_cancer, load_diabetes
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits
 from sklearn.exceptions import NotFittedError
+from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -44,7 +46,14 @@ def failures(estimator: Any, expected: dict[str, str]) -> list[str]:
 @pytest.mark.filterwarnings("ignore")  # the checks feed it data on any scale
 @pytest.mark.parametrize("kind", KINDS)
 def test_scikit_learn_s_checks_at_batch_size_1(kind: Any) -> None:
-    assert failures(kind(), {"check_sample_weight_equivalence_on_dense_data": ORDER}) == []
+    expected = dict.fromkeys(
+        (
+            "check_sample_weight_equivalence_on_dense_data",
+            "check_sample_weight_equivalence_on_sparse_data",
+        ),
+        ORDER,
+    )
+    assert failures(kind(), expected) == []
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -107,6 +116,56 @@ def test_how_calls_of_partial_fit_cut_the_rows_does_not_matter(cancer: Any, cuts
     assert model.learner_.digest() == learner.digest()
     assert model.learner_.n_pending == len(y) % 32
     assert set(model.predict(X)) == {"benign", "malignant"}
+
+
+@pytest.fixture(scope="module")
+def digits() -> tuple[np.ndarray, np.ndarray]:
+    X, y = load_digits(return_X_y=True)
+    return X / 16.0, y
+
+
+def test_several_classes(digits: Any) -> None:
+    X, y = digits
+    names = np.array([f"digit {k}" for k in range(10)])[y]
+    model = StreamClassifier(sf.optim.SGD(0.5), batch_size=16, epochs=3).fit(X, names)
+    learner = sf.SoftmaxRegression(sf.optim.SGD(0.5), batch_size=16, classes=range(10))
+    for _ in range(3):
+        learner.learn_many(X, y)
+        learner.flush()
+    assert model.learner_.digest() == learner.digest()
+    assert model.coef_.shape == (10, 64)
+    assert model.intercept_.shape == (10,)
+    z = model.decision_function(X)
+    np.testing.assert_allclose(z, X @ model.coef_.T + model.intercept_, atol=1e-12)
+    np.testing.assert_allclose(model.predict_proba(X).sum(axis=1), 1.0)
+    assert model.score(X, names) > 0.95
+    parts = StreamClassifier(sf.optim.SGD(0.5), batch_size=16)
+    for start in range(0, len(y), 100):
+        parts.partial_fit(X[start : start + 100], y[start : start + 100], range(10))
+    assert parts.learner_.n_updates == len(y) // 16
+
+
+@pytest.mark.parametrize("n_classes", [2, 10])
+def test_a_sparse_matrix_is_what_the_dense_one_is(digits: Any, n_classes: int) -> None:
+    X, y = digits
+    X, y = X[y < n_classes], y[y < n_classes]
+    dense = StreamClassifier(sf.optim.SGD(0.5), batch_size=16, epochs=2).fit(X, y)
+    for kind in (sparse.csr_matrix, sparse.csr_array, sparse.coo_matrix):
+        model = StreamClassifier(sf.optim.SGD(0.5), batch_size=16, epochs=2).fit(kind(X), y)
+        assert model.learner_.digest() == dense.learner_.digest()
+        assert np.array_equal(model.predict(kind(X)), dense.predict(X))
+        assert np.array_equal(model.predict_proba(kind(X)), dense.predict_proba(X))
+    texts = make_pipeline(
+        CountVectorizer(), StreamClassifier(sf.optim.SGD(0.5), batch_size=2, epochs=50)
+    ).fit(["buy now", "see you", "buy it", "you see"], [1, 0, 1, 0])
+    assert texts.predict(["buy", "see"]).tolist() == [1, 0]
+
+
+def test_a_scaler_and_float32(cancer: Any) -> None:
+    X, y = load_breast_cancer(return_X_y=True)
+    model = StreamClassifier(scaler=sf.StandardScaler(), dtype="float32", max_weight=10.0)
+    assert cross_val_score(model, X, y, cv=3, error_score="raise").mean() > 0.95
+    assert model.fit(X, y).learner_.state_dict()["parameters"].dtype == np.float32
 
 
 def test_weights_count_at_batch_size_1(diabetes: Any) -> None:
