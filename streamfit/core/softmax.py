@@ -81,6 +81,10 @@ class SoftmaxRegression(LinearLearner, base.MiniBatchClassifier):
         given = None if self._given_classes is None else list(self._given_classes)
         return {**super().get_config(), "classes": given}
 
+    def _get_params(self) -> dict[str, Any]:
+        """Return the constructor's arguments, for River: `classes` may have grown since."""
+        return {**super()._get_params(), "classes": self._given_classes}
+
     @property
     def weights(self) -> dict[Label, dict[FeatureName, float]]:
         """The weight of each feature, for each class."""

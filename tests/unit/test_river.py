@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import pytest
-from river import checks, compose, datasets, evaluate, metrics, preprocessing
+from river import (
+    checks,
+    compose,
+    datasets,
+    ensemble,
+    evaluate,
+    feature_extraction,
+    linear_model,
+    metrics,
+    model_selection,
+    multiclass,
+    preprocessing,
+    stats,
+)
 
 import streamfit as sf
 from streamfit.core.learner import LinearLearner
 
-KINDS = (sf.LinearRegression, sf.LogisticRegression)
+KINDS = (sf.LinearRegression, sf.LogisticRegression, sf.SoftmaxRegression)
 
 
 def checks_of(model: LinearLearner) -> list:
@@ -19,7 +32,7 @@ def checks_of(model: LinearLearner) -> list:
 CASES = [
     pytest.param(kind, size, i, id=f"{kind.__name__}-{size}-{check.__name__}-{i}")
     for kind in KINDS
-    for size in (1, 4)
+    for size in (1, 32)
     for i, check in enumerate(checks_of(kind(batch_size=size)))
 ]
 
@@ -31,8 +44,10 @@ def test_river_s_own_checks(kind: type[LinearLearner], batch_size: int, i: int) 
     checks_of(model)[i](model.clone())
 
 
-def test_only_checks_that_cannot_hold_are_skipped() -> None:
-    assert sf.LinearRegression()._unit_test_skips() == set()
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_check_is_skipped(kind: type[LinearLearner]) -> None:
+    assert kind()._unit_test_skips() == set()
+    assert linear_model.LogisticRegression()._unit_test_skips()  # River's own skip one
 
 
 def test_a_pipeline_and_progressive_validation() -> None:
@@ -54,3 +69,94 @@ def test_a_clone_is_fresh_and_has_the_same_configuration() -> None:
     assert (clone.n_samples, list(clone.weights)) == (0, ["a"])
     other = model.clone({"batch_size": 8})
     assert (other.batch_size, model.batch_size) == (8, 4)
+
+
+@pytest.mark.parametrize("batch_size", [1, 32])
+def test_a_union_of_transformers(batch_size: int) -> None:
+    def make(model: LinearLearner) -> compose.Pipeline:
+        numbers = compose.SelectType(float) | preprocessing.StandardScaler()
+        means = feature_extraction.TargetAgg(by=["is_popular"], how=stats.Mean())
+        return (compose.Select("is_popular", "long_url") + numbers + means) | model
+
+    samples = [
+        ({**{k: float(v) for k, v in x.items()}, "is_popular": x["is_popular"]}, y)
+        for x, y in datasets.Phishing().take(300)
+    ]
+    model = sf.LogisticRegression(sf.optim.SGD(0.1), batch_size=batch_size)
+    pipeline = make(model)
+    accuracy = evaluate.progressive_val_score(samples, pipeline, metrics.Accuracy())
+    assert accuracy.get() > 0.7
+    assert "y_mean_by_is_popular" in model.weights
+    # what arrived at the model is what the union hands to a model alone
+    alone = sf.LogisticRegression(sf.optim.SGD(0.1), batch_size=batch_size)
+    union = make(alone)
+    transformer = union[0]
+    for x, y in samples:
+        transformer.learn_one(x, y) if transformer._supervised else transformer.learn_one(x)
+        alone.learn_one(transformer.transform_one(x), y)
+    assert alone.n_samples == model.n_samples == 300
+
+
+@pytest.mark.parametrize("batch_size", [1, 32])
+def test_one_against_the_rest(batch_size: int) -> None:
+    model = preprocessing.StandardScaler() | multiclass.OneVsRestClassifier(
+        sf.LogisticRegression(sf.optim.SGD(0.5), batch_size=batch_size)
+    )
+    accuracy = evaluate.progressive_val_score(
+        datasets.ImageSegments().take(1000), model, metrics.Accuracy()
+    )
+    assert accuracy.get() > 0.7
+    classifiers = model["OneVsRestClassifier"].classifiers
+    assert len(classifiers) == 7
+    assert len({id(classifier) for classifier in classifiers.values()}) == 7
+
+
+def test_the_models_that_river_s_model_selection_takes() -> None:
+    def scaled(lr: float) -> compose.Pipeline:
+        return preprocessing.StandardScaler() | sf.LinearRegression(sf.optim.SGD(lr), batch_size=8)
+
+    greedy = model_selection.GreedyRegressor([scaled(1e-6), scaled(0.02)], metric=metrics.MAE())
+    evaluate.progressive_val_score(datasets.TrumpApproval(), greedy, metrics.MAE())
+    assert greedy.best_model["LinearRegression"].optimizer.schedule.rate(0) == 0.02
+    halving = model_selection.SuccessiveHalvingClassifier(
+        [sf.LogisticRegression(sf.optim.SGD(lr), batch_size=32) for lr in (1e-6, 1e-3, 0.3)],
+        metric=metrics.Accuracy(),
+        budget=900,
+        eta=2,
+    )
+    accuracy = evaluate.progressive_val_score(datasets.Phishing(), halving, metrics.Accuracy())
+    assert accuracy.get() > 0.7
+    bagging = ensemble.BaggingClassifier(sf.LogisticRegression(batch_size=4), n_models=3, seed=1)
+    evaluate.progressive_val_score(datasets.Phishing().take(200), bagging, metrics.Accuracy())
+    assert len({model.digest() for model in bagging.models}) == 3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("batch_size", [1, 32])
+def test_features_that_emerge_and_disappear_count_as_zero(
+    kind: type[LinearLearner], batch_size: int
+) -> None:
+    names = [f"f{i}" for i in range(6)]
+    sparse, dense = (kind(sf.optim.Adam(0.05), batch_size=batch_size) for _ in range(2))
+    for i in range(200):
+        x = {name: float(i % (k + 2)) for k, name in enumerate(names) if k <= i // 30 < k + 4}
+        sparse.learn_one(x, i % 2 == 0)
+        sparse.predict_one({"never seen": 1.0, **x})
+        dense.learn_one({name: x.get(name, 0.0) for name in names}, i % 2 == 0)
+    assert sparse.weights == dense.weights
+    assert sparse.intercept == dense.intercept
+
+
+def test_a_clone_forgets_the_classes_that_came() -> None:
+    model = sf.SoftmaxRegression()
+    model.learn_one({"a": 1.0}, "one")
+    assert model.clone().classes == []
+    assert sf.SoftmaxRegression(classes=["a", "b"]).clone().classes == ["a", "b"]
+
+
+def test_what_is_not_mutable_is_not_mutated() -> None:
+    model = sf.LogisticRegression(l2=0.5)
+    before = model.digest()
+    with pytest.raises(ValueError, match="not a mutable attribute"):
+        model.mutate({"l2": 0.1})
+    assert (model.l2, model.digest()) == (0.5, before)
