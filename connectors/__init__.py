@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from connectors.codecs import JSONDecoder
-from connectors.files import CSVSource, JSONLinesSource
+from connectors.describe import source_from_url as open_source
+from connectors.files import CSVSource, JSONLinesSource, LibSVMSource
 from connectors.kafka import KafkaSource, Security
 from connectors.windows import Windows
 from streamfit.sources import ArraySource, IterableSource
@@ -15,6 +16,8 @@ __all__ = [
     "JSONDecoder",
     "JSONLinesSource",
     "KafkaSource",
+    "LibSVMSource",
     "Security",
     "Windows",
+    "open_source",
 ]

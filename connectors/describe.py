@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from connectors.codecs import JSONDecoder
-from connectors.files import CSVSource, JSONLinesSource
+from connectors.files import CSVSource, JSONLinesSource, LibSVMSource
 from connectors.kafka import KafkaSource, Security
 from connectors.windows import Windows
 from streamfit.errors import ConfigurationError
@@ -22,9 +22,11 @@ def source_from_url(url: str) -> Source:
     Parameters
     ----------
     url
-        `kafka://host:port/topic?target=late`, `flights.csv?target=late` or
-        `flights.jsonl?target=late`. Every kind takes `&weight=column` and `&features=a,b,c`;
-        Kafka takes `&client=` and `&isolation_level=` as well, and several brokers:
+        `kafka://host:port/topic?target=late`, `flights.csv?target=late`,
+        `flights.jsonl?target=late`, `flights.svm` (or `.libsvm`); files also packed, `.gz` or
+        `.zst`; or `-?target=late`, the standard input, JSON Lines or what `&format=` (`csv`,
+        `libsvm`) says. CSV and JSON take `&weight=column` and `&features=a,b,c`; Kafka takes
+        `&client=` and `&isolation_level=` as well, and several brokers:
         `kafka://one:9092,two:9092/topic`.
 
     Raises
@@ -39,12 +41,13 @@ def source_from_url(url: str) -> Source:
     """
     address, _, query = url.partition("?")
     options: dict[str, Any] = dict(parse_qsl(query, keep_blank_values=True))
-    if "target" not in options:
+    kind = "kafka" if address.startswith("kafka://") else _format(address, options)
+    if "target" not in options and kind != "libsvm":
         raise ConfigurationError(f"{url!r} does not say which field is the label: add ?target=name")
     if "features" in options:
         options["features"] = options["features"].split(",")
     fields = {name: options.pop(name) for name in _FIELDS if name in options}
-    if address.startswith("kafka://"):
+    if kind == "kafka":
         parts = urlsplit(address)
         config = {
             "id": "KafkaSource",
@@ -53,15 +56,12 @@ def source_from_url(url: str) -> Source:
             "decoder": {"id": "JSONDecoder", **fields},
             **options,
         }
-    elif address.endswith(".csv"):
-        config = {"id": "CSVSource", "path": address, **fields, **options}
-    elif address.endswith((".jsonl", ".ndjson")):
+    elif kind == "jsonl":
         decoder = {"id": "JSONDecoder", **fields}
         config = {"id": "JSONLinesSource", "path": address, "decoder": decoder, **options}
     else:
-        raise ConfigurationError(
-            f"{address!r} is no source; expected kafka://host:port/topic, a .csv or a .jsonl file"
-        )
+        name = {"csv": "CSVSource", "libsvm": "LibSVMSource"}[kind]
+        config = {"id": name, "path": address, **fields, **options}
     return source_from_config(config)
 
 
@@ -92,11 +92,33 @@ def source_from_config(config: dict[str, Any]) -> Source:
         raise ConfigurationError(f"not the configuration of a source: {error}") from None
 
 
+def _format(address: str, options: dict[str, Any]) -> str:
+    """Say of which format a file is, by its name; the standard input has none and is told."""
+    if address == "-":
+        name = str(options.pop("format", "jsonl"))
+    else:
+        name = address.removesuffix(".gz").removesuffix(".zst").rpartition(".")[2]
+    if name not in _FORMATS:
+        raise ConfigurationError(
+            f"{address!r} is no source; expected kafka://host:port/topic, - or a file .csv, "
+            ".jsonl or .svm, which may be packed as .gz or .zst"
+        )
+    return _FORMATS[name]
+
+
+_FORMATS = {
+    "csv": "csv",
+    "jsonl": "jsonl",
+    "ndjson": "jsonl",
+    "svm": "libsvm",
+    "libsvm": "libsvm",
+}
 _FIELDS = ("target", "weight", "features")
 _SOURCES: dict[object, Callable[..., Source]] = {
     "CSVSource": CSVSource,
     "JSONLinesSource": JSONLinesSource,
     "KafkaSource": KafkaSource,
+    "LibSVMSource": LibSVMSource,
     "Windows": Windows,
 }
 _DECODERS: dict[object, Callable[..., Any]] = {"JSONDecoder": JSONDecoder}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from backports import zstd
 from confluent_kafka import Producer
 
 import streamfit as sf
@@ -87,6 +89,19 @@ class TestJSONLinesSource(FromText):
         def store(records: Records) -> Callable[[], Source]:
             path = tmp_path / f"{len(records)}.jsonl"
             path.write_bytes(b"".join(as_json(record) + b"\n" for record in records))
+            return lambda: JSONLinesSource(path, JSONDecoder("y", weight="w"))
+
+        return store
+
+
+class TestPackedFiles(FromText):
+    @pytest.fixture(params=[("gz", gzip.compress), ("zst", zstd.compress)], ids=["gzip", "zstd"])
+    def store(self, request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+        suffix, pack = request.param
+
+        def store(records: Records) -> Callable[[], Source]:
+            path = tmp_path / f"{len(records)}.jsonl.{suffix}"
+            path.write_bytes(pack(b"".join(as_json(record) + b"\n" for record in records)))
             return lambda: JSONLinesSource(path, JSONDecoder("y", weight="w"))
 
         return store

@@ -1,18 +1,27 @@
 from __future__ import annotations
 
+import gzip
+import io
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from backports import zstd
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import streamfit as sf
-from connectors import CSVSource, JSONDecoder, JSONLinesSource
+from connectors import CSVSource, JSONDecoder, JSONLinesSource, LibSVMSource, open_source
 from connectors.describe import source_from_config, source_from_url
-from streamfit.errors import BadSampleError, ConfigurationError, SourceError
+from streamfit.errors import (
+    BadSampleError,
+    ConfigurationError,
+    MissingDependencyError,
+    SourceError,
+)
 from streamfit.types import Block, DescribesItself, Source
 
 
@@ -87,17 +96,17 @@ def test_any_record_can_be_sought(
 def test_seeking_again_and_again_is_cheap(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import connectors.files
+    import connectors._file_source
 
     n_lines = 0
-    read = connectors.files._Lines.next_bytes
+    read = connectors._file_source.Lines.next_bytes
 
     def counted(lines: Any) -> bytes | None:
         nonlocal n_lines
         n_lines += 1
         return read(lines)
 
-    monkeypatch.setattr(connectors.files._Lines, "next_bytes", counted)
+    monkeypatch.setattr(connectors._file_source.Lines, "next_bytes", counted)
     source = make(tmp_path, 20_000)
     for place in [*range(19_000, 0, -1000), *range(0, 20_000, 1000)]:
         source.seek({f"{source.path.name}:0": place})
@@ -173,9 +182,9 @@ def test_bytes_that_are_no_text(tmp_path: Path) -> None:
 
 
 def test_endless_lines_and_quotes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import connectors.files
+    import connectors._file_source
 
-    monkeypatch.setattr(connectors.files, "_MAX_LINE", 1000)
+    monkeypatch.setattr(connectors._file_source, "_MAX_LINE", 1000)
     rows = "".join(f"{i},1\n" for i in range(100))
     path = tmp_path / "long.csv"
     path.write_text(f"a,y\n{rows}{'1' * 5000},1\n{rows}")
@@ -290,3 +299,102 @@ def test_training_from_a_file_resumes_and_verifies(
             train(calls)
     assert train(-1).n_samples == 6000
     assert sf.journal.verify(tmp_path / "state", make(tmp_path, 3000)).equal
+
+
+# ---- packed files, LibSVM, the standard input
+
+
+def packed(path: Path, content: bytes) -> Path:
+    pack = {".gz": gzip.compress, ".zst": zstd.compress}[path.suffix]
+    path.write_bytes(pack(content))
+    return path
+
+
+@pytest.mark.parametrize("suffix", ["gz", "zst"])
+def test_packed_files_that_are_damaged_are_told(suffix: str, tmp_path: Path) -> None:
+    content = "".join(f"{i} 1:{i * 7919 % 1000}\n" for i in range(5000)).encode()
+    path = packed(tmp_path / f"data.svm.{suffix}", content)
+    assert sum(len(block) for block in LibSVMSource(path)) == 5000
+    whole = path.read_bytes()
+    for damaged in (whole[: len(whole) // 2], whole[:-1], b"no such thing", whole[:-9] + b"x" * 9):
+        path.write_bytes(damaged)
+        with pytest.raises(SourceError, match=f"cannot read .*data.svm.{suffix}"):
+            list(LibSVMSource(path))
+    path.write_bytes(whole + whole)  # members and frames may follow each other
+    assert sum(len(block) for block in LibSVMSource(path)) == 10_000
+
+
+@pytest.mark.parametrize("suffix", ["gz", "zst"])
+def test_seeking_in_a_packed_file_remembers_blocks(suffix: str, tmp_path: Path) -> None:
+    content = b"".join(b"%d 1:%d\n" % (i % 2, i) for i in range(5000))
+    source = LibSVMSource(packed(tmp_path / f"data.svm.{suffix}", content))
+    for place in (4500, 0, 3000, 2047, 2048):
+        source.seek({f"data.svm.{suffix}:0": place})
+        assert next(iter(source)).x[0] == {1: float(place)}
+
+
+def test_libsvm_records(tmp_path: Path) -> None:
+    path = tmp_path / "data.svm"
+    path.write_bytes(
+        b"# only a comment\n+1 1:0.5 qid:3 7:-2e3 # the first\n\n-1\n"
+        b"1 1:2 1:3\n1 a:1\n1 2\nx 1:1\n1 1:\xff\n0 3:nan\n"
+    )
+    (block,) = LibSVMSource(path)
+    assert (block.x[:2], block.y[:2]) == ([{1: 0.5, 7: -2000.0}, {}], [1.0, -1.0])
+    assert [str(block.errors[i]).partition(" (")[0] for i in sorted(block.errors)] == [
+        "feature 1: line 5: the index is there twice",
+        "line 6: b'a:1' is not index:value",
+        "line 7: b'2' is not index:value",
+        "line 8: 'x' is not a number",
+        "feature 1: line 9: '\ufffd' is not a number",
+    ]
+    assert 7 not in block.errors  # which the learner refuses
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "libsvm"])
+def test_the_standard_input(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = range(3000)
+    text = {
+        "csv": "a,y\n" + "".join(f"{i},{i % 2}\n" for i in rows),
+        "jsonl": "".join(f'{{"a": {i}, "y": {i % 2}}}\n' for i in rows),
+        "libsvm": "".join(f"{i % 2} 1:{i}\n" for i in rows),
+    }[kind]
+
+    def opened() -> Any:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+        return open_source(f"-?format={kind}&target=y" if kind != "libsvm" else "-?format=libsvm")
+
+    source = opened()
+    assert isinstance(source, Source)
+    first = next(iter(source))
+    assert (first.key, first.offsets[0]) == ("stdin:0", 0)
+    rest = [y for block in source for y in block.y]  # an iteration that was left goes on
+    assert [*first.y, *rest] == [i % 2 for i in rows]
+    source.seek({"stdin:0": 0})
+    with pytest.raises(SourceError, match="only once"):
+        list(source)
+    resumed = opened()
+    resumed.seek({"stdin:0": 2500})
+    assert [offset for block in resumed for offset in block.offsets] == list(range(2500, 3000))
+    assert resumed.get_config() is None
+
+
+def test_sources_by_their_names(tmp_path: Path) -> None:
+    packed(tmp_path / "a.csv.gz", b"a,y\n1,0\n")
+    packed(tmp_path / "a.jsonl.zst", b'{"a": 1, "y": 0}\n')
+    for name in ("a.csv.gz?target=y", "a.jsonl.zst?target=y"):
+        (block,) = open_source(f"{tmp_path / name}")
+        assert (block.x, block.y) == ([{"a": 1.0}], [0.0])
+    (tmp_path / "a.libsvm").write_text("0 1:1\n")
+    (block,) = open_source(f"{tmp_path / 'a.libsvm'}")
+    assert block.x == [{1: 1.0}]
+    for url in ("-?format=xml&target=y", "a.gz?target=y", "a.txt?target=y"):
+        with pytest.raises(ConfigurationError, match="is no source"):
+            open_source(url)
+
+
+def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "backports", None)
+    (tmp_path / "a.svm.zst").write_bytes(b"")
+    with pytest.raises(MissingDependencyError, match=r"streamfit\[zstd\]"):
+        list(LibSVMSource(tmp_path / "a.svm.zst"))
