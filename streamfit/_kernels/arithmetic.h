@@ -24,33 +24,36 @@ SF_INLINE uint64_t sf_nonfinite(double x) {
 
 SF_INLINE int sf_isfinite(double x) { return !(sf_nonfinite(x) >> 63); }
 
+SF_INLINE double sf_power_of_two(int64_t n) {
+    const uint64_t bits = (uint64_t)(n + 1023) << 52;
+    double power;
+    memcpy(&power, &bits, sizeof power);
+    return power;
+}
+
 /* exp by Cody-Waite reduction and a Taylor polynomial on |r| <= ln(2)/2. The C library's exp
  * picks an implementation by processor and so may differ in the last bit between machines. */
 SF_INLINE double sf_exp(double x) {
     if (!(x < 709.782712893384)) return x == x ? INFINITY : x;
     if (x < -745.2) return 0.0;
-    double k = rint(x * 1.4426950408889634);
-    double r = (x - k * 6.93147180369123816490e-01) - k * 1.90821492927058770002e-10;
-    double p = 1.0 / 6227020800.0;
-    p = p * r + 1.0 / 479001600.0;
-    p = p * r + 1.0 / 39916800.0;
-    p = p * r + 1.0 / 3628800.0;
-    p = p * r + 1.0 / 362880.0;
-    p = p * r + 1.0 / 40320.0;
-    p = p * r + 1.0 / 5040.0;
-    p = p * r + 1.0 / 720.0;
-    p = p * r + 1.0 / 120.0;
-    p = p * r + 1.0 / 24.0;
-    p = p * r + 1.0 / 6.0;
-    p = p * r + 0.5;
-    p = 1.0 + (r + r * r * p);
-    /* two factors, because 2^k itself may not be a normal number */
-    int64_t n = (int64_t)k, half = n / 2;
-    uint64_t a = (uint64_t)(half + 1023) << 52, b = (uint64_t)(n - half + 1023) << 52;
-    double two_a, two_b;
-    memcpy(&two_a, &a, sizeof a);
-    memcpy(&two_b, &b, sizeof b);
-    return p * two_a * two_b;
+    /* adding 1.5 * 2^52 rounds to an integer and leaves it in the lowest bits */
+    const double shifted = x * 1.4426950408889634 + 6755399441055744.0;
+    const double k = shifted - 6755399441055744.0;
+    const double r = (x - k * 6.93147180369123816490e-01) - k * 1.90821492927058770002e-10;
+    /* sum of r^k / k! from k = 2 on, divided by r^2: in pairs, so that few terms wait for others
+     * (Estrin's scheme; this order is as fixed as any) */
+    const double r2 = r * r, r4 = r2 * r2, r8 = r4 * r4;
+    const double p0 = 0.5 + r * (1.0 / 6.0), p1 = 1.0 / 24.0 + r * (1.0 / 120.0);
+    const double p2 = 1.0 / 720.0 + r * (1.0 / 5040.0);
+    const double p3 = 1.0 / 40320.0 + r * (1.0 / 362880.0);
+    const double p4 = 1.0 / 3628800.0 + r * (1.0 / 39916800.0);
+    const double p5 = 1.0 / 479001600.0 + r * (1.0 / 6227020800.0);
+    double p = ((p0 + r2 * p1) + r4 * (p2 + r2 * p3)) + r8 * (p4 + r2 * p5);
+    p = 1.0 + (r + r2 * p);
+    const int64_t n = (int64_t)(sf_bits(shifted) - sf_bits(6755399441055744.0));
+    if (n > -1022 && n < 1024) return p * sf_power_of_two(n);
+    /* two factors, because 2^k itself is not a normal number */
+    return p * sf_power_of_two(n / 2) * sf_power_of_two(n - n / 2);
 }
 
 /* Natural logarithm of a positive number, and a power of one: our own, for the same reason. */

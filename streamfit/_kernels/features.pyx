@@ -6,9 +6,10 @@ comparison a key; a hash look-up happens only where the order differs.
 
 from collections.abc import Mapping
 
+cimport cython
 from cpython.dict cimport PyDict_Next
 from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_AsDouble, PyFloat_Check, PyFloat_CheckExact
-from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
+from cpython.list cimport PyList_GET_SIZE
 from cpython.long cimport PyLong_AsDouble, PyLong_Check, PyLong_CheckExact
 from cpython.object cimport PyObject
 from cpython.unicode cimport PyUnicode_CheckExact
@@ -100,6 +101,11 @@ cdef object no_sample(object x, str more=""):
     return BadSampleError(
         f"a sample must be a mapping or a 1-D array, not {type(x).__name__}{more}"
     )
+
+
+cdef extern from *:
+    ctypedef struct PyListObject:
+        PyObject** ob_item
 
 
 cdef object exact(object name):
@@ -222,6 +228,7 @@ cdef class FeatureIndex:
         """The features' names, by column."""
         return list(self._names)
 
+    @cython.final
     cdef int settle(self) except -1:
         """A fixed index is closed when it has names: those of the first sample at the latest."""
         self._open = not self.fixed or not self._names
@@ -280,6 +287,7 @@ cdef class FeatureIndex:
             raise
         return None if columns == list(range(n_columns)) else columns
 
+    @cython.final
     cdef int truncate(self, Py_ssize_t n) except -1:
         """Forget the columns from `n` on: the sample that brought them was refused."""
         while len(self._names) > n:
@@ -288,6 +296,7 @@ cdef class FeatureIndex:
             self.settle()
         return 0
 
+    @cython.final
     cdef Py_ssize_t fill_dict(self, dict x, double* row, Py_ssize_t limit, bint grow) except -2:
         """Write a dict into `row`; return the number of columns, or -1 if it is not plain.
 
@@ -301,8 +310,9 @@ cdef class FeatureIndex:
         cdef Py_ssize_t position = 0, i = 0, column
         cdef bint in_order = True  # so far the names were the index's first ones
         cdef double number_
+        cdef PyObject** names = (<PyListObject*>self._names).ob_item
         while PyDict_Next(x, &position, &key, &value):
-            if PyFloat_Check(<object>value):
+            if PyFloat_CheckExact(<object>value) or PyFloat_Check(<object>value):
                 number_ = PyFloat_AS_DOUBLE(<object>value)
             elif PyLong_Check(<object>value):
                 try:
@@ -311,7 +321,7 @@ cdef class FeatureIndex:
                     return -1
             else:
                 return -1
-            if i < limit and PyList_GET_ITEM(self._names, i) == key:
+            if i < limit and names[i] == key:
                 row[i] = number_
             else:
                 if in_order:
@@ -323,11 +333,13 @@ cdef class FeatureIndex:
                     return -1
                 if column >= 0:
                     row[column] = number_
+                names = (<PyListObject*>self._names).ob_item  # the list may have grown
             i += 1
         if in_order and i < limit:
             memset(row + i, 0, (limit - i) * sizeof(double))
         return PyList_GET_SIZE(self._names) if grow else limit
 
+    @cython.final
     cdef Py_ssize_t _find(self, object name, Py_ssize_t limit, bint grow) except -3:
         """Column of an exact name, new with `grow`; -1 if it is not exact, -2 if it has none."""
         if not (PyUnicode_CheckExact(name) or PyLong_CheckExact(name)):
@@ -340,6 +352,7 @@ cdef class FeatureIndex:
         self._append(name)
         return PyList_GET_SIZE(self._names) - 1
 
+    @cython.final
     cdef Py_ssize_t fill_entries(
         self, dict x, sf_entry* entry, Py_ssize_t limit, bint grow
     ) except -2:
@@ -367,6 +380,7 @@ cdef class FeatureIndex:
                 n += 1
         return n
 
+    @cython.final
     cdef Py_ssize_t fill_array(
         self, const double[::1] values, double* row, Py_ssize_t limit, bint grow
     ) except -2:

@@ -20,6 +20,7 @@ cdef extern from "model.h" nogil:
         double batch_growth
         int64_t batch_every, batch_maximum, n_milestones
         const int64_t* milestone
+        int n_slots
         int uses_slot[4]
         int64_t batch_size, n_features, n_outputs, stride
         int64_t n_samples, n_updates, n_pending, n_refused

@@ -15,8 +15,10 @@ cdef extern from "sparse.h" nogil:
     uint32_t sf_murmur3(const unsigned char* data, int64_t n, uint32_t seed)
 
 cdef enum:
-    KNOWN = 1 << 15       # names whose hash is remembered
-    LONGEST = 200         # characters of a name that is
+    WAYS = 4              # names in a set; together they fill one line of the cache
+    MOST_BITS = 16        # sets of names whose hash is remembered: at most 2**16
+    LONGEST = 200         # characters of a name that is remembered
+    UNKNOWN = -(1 << 30)  # no column's code
 
 
 cdef class HashedFeatures:
@@ -45,24 +47,23 @@ cdef class HashedFeatures:
     2
     """
 
-    def __cinit__(self):
-        self._known = <void**>calloc(KNOWN, sizeof(void*))
-        self._code = <int32_t*>calloc(KNOWN, sizeof(int32_t))
-        if self._known == NULL or self._code == NULL:
-            raise MemoryError("no memory for the hashes of names")
-
     def __init__(self, bits=18):
         if isinstance(bits, bool) or not isinstance(bits, int) or not 1 <= bits <= 28:
             raise ConfigurationError(f"bits must be an integer from 1 to 28, not {bits!r:.60}")
+        if self._known != NULL:
+            raise TypeError("hashed features are made once; make other ones")
         self.bits = bits
+        self._sets = (1 << min(bits, MOST_BITS)) - 1
+        self._known = <sf_known*>calloc((self._sets + 1) * WAYS, sizeof(sf_known))
+        if self._known == NULL:
+            raise MemoryError("no memory for the hashes of names")
 
     def __dealloc__(self):
-        cdef Py_ssize_t i
+        cdef uintptr_t i
         if self._known != NULL:
-            for i in range(KNOWN):
-                Py_XDECREF(<PyObject*>self._known[i])
+            for i in range((self._sets + 1) * WAYS):
+                Py_XDECREF(self._known[i].name)
         free(self._known)
-        free(self._code)
 
     def __repr__(self):
         return f"HashedFeatures(bits={self.bits})"
@@ -121,6 +122,39 @@ cdef class HashedFeatures:
         cdef int32_t column = <int32_t>(magnitude & ((1 << self.bits) - 1))
         return column if h < 0x80000000u else ~column
 
+    cdef inline sf_known* _set_of(self, PyObject* name) noexcept:
+        return self._known + WAYS * (
+            (<uintptr_t>name >> 4) * <uintptr_t>0x9E3779B97F4A7C15 >> 32 & self._sets)
+
+    cdef inline int32_t recall(self, PyObject* name) noexcept:
+        """Find a name by the address of its object, which need not even be looked at."""
+        cdef sf_known* known = self._set_of(name)
+        cdef int way
+        for way in range(WAYS):
+            if known[way].name == name:
+                return known[way].code
+        return UNKNOWN
+
+    cdef int32_t learn(self, object name) except? -1:
+        """Return `code` of an exact name, and remember it for the next time."""
+        cdef sf_known* known = self._set_of(<PyObject*>name)
+        cdef int32_t code = self.code(name)
+        cdef unsigned int way
+        cdef int i
+        if PyUnicode_CheckExact(name) and len(<str>name) <= LONGEST:
+            self._turn += 1
+            way = self._turn % WAYS  # whom a full set forgets
+            for i in range(WAYS):
+                if known[i].name == NULL:
+                    way = i
+                    break
+            known += way
+            Py_INCREF(name)
+            Py_XDECREF(known.name)
+            known.name = <PyObject*>name
+            known.code = code
+        return code
+
     cdef Py_ssize_t fill_dict(self, dict x, sf_entry* entry) except -2:
         """Write a dict as entries; return their number, or -1 if it is not plain.
 
@@ -129,7 +163,6 @@ cdef class HashedFeatures:
         cdef PyObject* key
         cdef PyObject* value
         cdef Py_ssize_t position = 0, i = 0
-        cdef uintptr_t place
         cdef double number
         cdef int32_t code
         while PyDict_Next(x, &position, &key, &value):
@@ -142,21 +175,11 @@ cdef class HashedFeatures:
                     return -1
             else:
                 return -1
-            # the same object is the same name: one comparison instead of a hash
-            place = (<uintptr_t>key >> 4) * <uintptr_t>0x9E3779B97F4A7C15 >> 49
-            if self._known[place] == <void*>key:
-                code = self._code[place]
-            elif PyUnicode_CheckExact(<object>key):
-                code = self.code(<object>key)
-                if len(<str>key) <= LONGEST:
-                    Py_INCREF(<object>key)
-                    Py_XDECREF(<PyObject*>self._known[place])
-                    self._known[place] = <void*>key
-                    self._code[place] = code
-            elif PyLong_CheckExact(<object>key):
-                code = self.code(<object>key)
-            else:
-                return -1
+            code = self.recall(key)
+            if code == UNKNOWN:
+                if not (PyUnicode_CheckExact(<object>key) or PyLong_CheckExact(<object>key)):
+                    return -1
+                code = self.learn(<object>key)
             entry[i].column = code if code >= 0 else ~code
             entry[i].value = number if code >= 0 else -number
             i += 1

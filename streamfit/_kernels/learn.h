@@ -15,11 +15,22 @@ SF_INLINE void F(scatter)(void *into, const void *from, const int32_t *column, i
     for (int64_t i = 0; i < n; i++) to[column[i]] = values[i];
 }
 
+/* Much of what a model may have is switched off in the usual one: a single output, plain SGD, no
+ * scaler, no L1, no bound. The loops below are compiled for that (`plain`, a constant) and for
+ * all the rest; both are the same code. */
+SF_INLINE int F(is_plain)(const sf_linear *m) {
+    return m->loss != SF_CROSS_ENTROPY && m->optimizer == SF_SGD && m->momentum == 0.0 &&
+           !m->standardize && !(m->l1 > 0.0) && !(m->max_weight < INFINITY) && !m->plain_intercept;
+}
+
 /* One update from the pending samples. When `row` is given it is the only one, with its slopes
- * in m->slope; otherwise their gradient is in m->grad. The learning rate is multiplied by `share`. */
-SF_INLINE void F(update)(sf_linear *m, const F(row) *row, double share) {
+ * in `slope`; otherwise their gradient is in m->grad. The learning rate is multiplied by `share`. */
+SF_INLINE void F(update)(sf_linear *m, const F(row) *row, const double *slope, double share,
+                         const int plain) {
+    const int64_t n_outputs = plain ? 1 : m->n_outputs;
+    const int n_slots = plain ? 0 : m->n_slots;
     const double total = m->weight_pending;
-    const double scale = !m->mean ? 1.0 : total > 0.0 ? 1.0 / total : 0.0;
+    const double scale = !m->mean || total == 1.0 ? 1.0 : total > 0.0 ? 1.0 / total : 0.0;
     const double lr = sf_learning_rate(m) * share, l1_total = m->l1_total + m->l1 * lr;
     const double power_1 = m->beta_1_power * m->beta_1, power_2 = m->beta_2_power * m->beta_2;
 
@@ -37,55 +48,59 @@ SF_INLINE void F(update)(sf_linear *m, const F(row) *row, double share) {
     const int32_t *column = row ? row->column : m->sparse_pending ? m->touched : NULL;
     int64_t n = row && column ? row->n : column ? m->n_touched : m->n_features;
     if (column && fold) { /* all weights take part after all */
-        if (row) F(accumulate_sparse)(m, *row, m->slope, 1);
+        if (row) F(accumulate_sparse)(m, *row, slope, 1);
         F(densify)(m);
         row = NULL;
         column = NULL;
         n = m->n_features;
     }
 
-    F(step) s = {
-        .n = n, .scale = (REAL)scale, .l2 = (REAL)l2, .keep = (REAL)keep,
-        .lr = (REAL)(lr / next_scale), .decay = (REAL)m->weight_decay, .share = share,
-        .unbias_1 = (REAL)(1.0 / (1.0 - power_1)), .unbias_2 = (REAL)(1.0 / (1.0 - power_2)),
-    };
-    F(step) intercept = s;
-    intercept.n = 1, intercept.factor = 1, intercept.l2 = 0, intercept.keep = 1;
-    intercept.decay = 0;
-    intercept.lr = (REAL)(m->plain_intercept ? m->intercept_lr * share : lr);
+    F(step) s;
+    s.n = n;
+    s.scale = (REAL)scale, s.l2 = (REAL)l2, s.keep = (REAL)keep;
+    s.lr = (REAL)(m->lazy_l2 ? lr / next_scale : lr);
+    s.decay = (REAL)m->weight_decay, s.share = share;
+    s.unbias_1 = s.unbias_2 = 1;
+    if (!plain && (m->beta_2 > 0.0 || m->beta_1 > 0.0)) {
+        s.unbias_1 = (REAL)(1.0 / (1.0 - power_1));
+        s.unbias_2 = (REAL)(1.0 / (1.0 - power_2));
+    }
     BITS flags = 0;
     int too_large = 0;
-    for (int64_t k = 0; k < m->n_outputs; k++) {
+    for (int64_t k = 0; k < n_outputs; k++) {
         const int64_t at = k * m->stride;
         const REAL *param = (REAL *)m->param + at, *grad = (REAL *)m->grad + at;
         REAL *next = (REAL *)m->next_param + at;
         s.source = row ? row->value : grad + SF_PAD;
-        s.factor = row ? (REAL)m->slope[k] : 1;
+        s.factor = row ? (REAL)slope[k] : 1;
         s.w = param + SF_PAD;
         s.next_w = next + SF_PAD;
-        for (int i = 0; i < SF_L1; i++) {
-            if (!m->uses_slot[i]) continue;
+        for (int i = 0; i < n_slots; i++) {
             s.slot[i] = (REAL *)m->slot[i] + at + SF_PAD;
             s.next_slot[i] = (REAL *)m->next_slot[i] + at + SF_PAD;
-            intercept.slot[i] = (REAL *)m->slot[i] + at;
-            intercept.next_slot[i] = (REAL *)m->next_slot[i] + at;
         }
         if (column) {
             if (!row) s.source = F(gather)(m->gathered[SF_SLOTS], s.source, column, n);
             s.w = F(gather)(m->gathered[SF_L1], s.w, column, n);
-            for (int i = 0; i < SF_L1; i++)
-                if (m->uses_slot[i])
-                    s.slot[i] = F(gather)(m->gathered[i], s.slot[i], column, n);
+            for (int i = 0; i < n_slots; i++)
+                s.slot[i] = F(gather)(m->gathered[i], s.slot[i], column, n);
         }
-        flags |= F(step_range)(m, &s);
-        if (m->l1 > 0.0)
+        flags |= plain ? F(step_sgd)(&s) : F(step_range)(m, &s);
+        if (!plain && m->l1 > 0.0)
             flags |= F(penalize)((REAL)l1_total, (REAL *)m->slot[SF_L1] + at + SF_PAD,
                                  (REAL *)m->next_slot[SF_L1] + at + SF_PAD, next + SF_PAD, n);
-        if (m->max_weight < INFINITY)
+        if (!plain && m->max_weight < INFINITY)
             too_large |= F(too_large)(next + SF_PAD, next_scale, m->max_weight, n);
         if (m->fit_intercept) {
-            intercept.source = grad, intercept.w = param, intercept.next_w = next;
-            flags |= m->plain_intercept ? F(step_sgd)(&intercept) : F(step_range)(m, &intercept);
+            F(step) b = s;
+            b.n = 1, b.source = grad, b.factor = 1, b.w = param, b.next_w = next;
+            b.l2 = 0, b.keep = 1, b.decay = 0;
+            b.lr = (REAL)(!plain && m->plain_intercept ? m->intercept_lr * share : lr);
+            for (int i = 0; i < n_slots; i++) {
+                b.slot[i] = (REAL *)m->slot[i] + at;
+                b.next_slot[i] = (REAL *)m->next_slot[i] + at;
+            }
+            flags |= plain || m->plain_intercept ? F(step_sgd)(&b) : F(step_range)(m, &b);
         }
         /* The sum of the slopes has overflowed: refuse even if no parameter shows it, since
          * infinity times an absent feature would be NaN were its 0 written out. */
@@ -93,13 +108,12 @@ SF_INLINE void F(update)(sf_linear *m, const F(row) *row, double share) {
     }
     if (!F(is_set)(flags) && !too_large) {
         if (column) {
-            for (int64_t k = 0; k < m->n_outputs; k++) {
+            for (int64_t k = 0; k < n_outputs; k++) {
                 REAL *to = (REAL *)m->param + k * m->stride;
                 const REAL *from = (REAL *)m->next_param + k * m->stride;
                 to[0] = from[0];
                 F(scatter)(to + SF_PAD, from + SF_PAD, column, n);
-                for (int i = 0; i < SF_L1; i++) {
-                    if (!m->uses_slot[i]) continue;
+                for (int i = 0; i < n_slots; i++) {
                     to = (REAL *)m->slot[i] + k * m->stride;
                     from = (REAL *)m->next_slot[i] + k * m->stride;
                     to[0] = from[0];
@@ -108,7 +122,8 @@ SF_INLINE void F(update)(sf_linear *m, const F(row) *row, double share) {
             }
         } else {
             SWAP(m->param, m->next_param);
-            for (int i = 0; i < SF_SLOTS; i++) SWAP(m->slot[i], m->next_slot[i]);
+            for (int i = 0; i < n_slots; i++) SWAP(m->slot[i], m->next_slot[i]);
+            if (!plain && m->l1 > 0.0) SWAP(m->slot[SF_L1], m->next_slot[SF_L1]);
         }
         m->beta_1_power = power_1;
         m->beta_2_power = power_2;
@@ -124,14 +139,61 @@ SF_INLINE void F(update)(sf_linear *m, const F(row) *row, double share) {
 }
 
 /* The predictors of one row; returns whether all are finite. */
-SF_INLINE int F(predict)(const sf_linear *m, F(row) x, double *predictor) {
+SF_INLINE int F(predict)(const sf_linear *m, F(row) x, double *predictor, int64_t n_outputs) {
     int finite = 1;
-    for (int64_t k = 0; k < m->n_outputs; k++) {
+    for (int64_t k = 0; k < n_outputs; k++) {
         const REAL *param = (REAL *)m->param + k * m->stride;
         predictor[k] = (REAL)m->weight_scale * F(dot)(x, param + SF_PAD) + param[0];
         finite &= sf_isfinite(predictor[k]);
     }
     return finite;
+}
+
+/* Count a sample: `slope` becomes what its row is multiplied by, and goes into the intercept's
+ * gradient. */
+SF_INLINE void F(count)(sf_linear *m, double weight, double *slope, int64_t n_outputs) {
+    const int first = m->n_pending == 0;
+    for (int64_t k = 0; k < n_outputs; k++) {
+        REAL *grad = (REAL *)m->grad + k * m->stride;
+        double c = weight * slope[k];
+        c = c > m->clip ? m->clip : c < -m->clip ? -m->clip : c;
+        slope[k] = c;
+        grad[0] = first ? (REAL)c : grad[0] + (REAL)c;
+    }
+    m->n_samples++;
+    m->n_pending++;
+    m->weight_pending = fmin(first ? weight : m->weight_pending + weight, DBL_MAX);
+}
+
+/* Learn four dense rows of one micro-batch, of a plain model, reading weights and gradient once.
+ * Returns 0, with nothing done, when anything is unusual: then rows are learned one by one. */
+SF_INLINE int F(learn_four)(sf_linear *m, const REAL *x, int64_t n, const double *labels,
+                            const double *sample_weight, double *predictors, int64_t stride) {
+    const REAL *param = m->param;
+    REAL products[4];
+    double p[4], slope[4];
+    F(dots)(x, n, param + SF_PAD, 4, products);
+    for (int r = 0; r < 4; r++) {
+        const double weight = sample_weight ? sample_weight[r] : 1.0;
+        p[r] = (REAL)m->weight_scale * products[r] + param[0];
+        if (!sf_isfinite(p[r]) || !sf_isfinite(weight) || weight < 0.0 ||
+            !sf_label_is_valid(m->loss, labels[r]))
+            return 0;
+    }
+    const int first = m->n_pending == 0;
+    for (int r = 0; r < 4; r++)
+        slope[r] = sf_loss_gradient(m->loss, m->loss_option, p[r], labels[r]);
+    for (int r = 0; r < 4; r++) {
+        const double weight = sample_weight ? sample_weight[r] : 1.0;
+        if (predictors) predictors[r * stride] = p[r];
+        if (m->track_loss && weight > 0.0) {
+            m->loss_sum += weight * sf_loss_value(m->loss, m->loss_option, p[r], labels[r]);
+            m->loss_weight += weight;
+        }
+        F(count)(m, weight, slope + r, 1);
+    }
+    F(accumulate_four)(m, x, n, slope, first);
+    return 1;
 }
 
 /* Learn `n` rows in order, cutting micro-batches on the way.
@@ -144,9 +206,23 @@ SF_INLINE int F(predict)(const sf_linear *m, F(row) x, double *predictor) {
 SF_INLINE int64_t F(learn)(sf_linear *m, const REAL *value, const int32_t *column,
                            const int64_t *start, int64_t n_columns, const double *labels,
                            const double *sample_weight, double *predictors,
-                           int64_t predictors_stride, int64_t n, const int sparse) {
-    const int classes = m->loss == SF_CROSS_ENTROPY;
+                           int64_t predictors_stride, int64_t n, const int sparse,
+                           const int plain) {
+    const int classes = !plain && m->loss == SF_CROSS_ENTROPY;
+    const int64_t n_outputs = plain ? 1 : m->n_outputs;
+    double single[2]; /* not through memory, where it can be helped */
+    double *predictor = plain ? &single[0] : m->predictor, *slope = plain ? &single[1] : m->slope;
     for (int64_t i = 0; i < n; i++) {
+        if (plain && !sparse && m->batch_size != 1 && n - i >= 4 &&
+            (m->batch_size == 0 || m->batch_size - m->n_pending >= 4) &&
+            F(learn_four)(m, value + i * n_columns, n_columns, labels + i,
+                          sample_weight ? sample_weight + i : NULL,
+                          predictors ? predictors + i * predictors_stride : NULL,
+                          predictors_stride)) {
+            if (m->n_pending == m->batch_size) F(update)(m, NULL, slope, 1.0, plain);
+            i += 3;
+            continue;
+        }
         F(row) x = {value + i * n_columns, NULL, n_columns};
         if (sparse) {
             x.value = value + start[i];
@@ -155,20 +231,20 @@ SF_INLINE int64_t F(learn)(sf_linear *m, const REAL *value, const int32_t *colum
         }
         const double y = labels[i], weight = sample_weight ? sample_weight[i] : 1.0;
         if (!sf_isfinite(weight) || weight < 0.0) return i;
-        if (classes ? !(y < (double)m->n_outputs) : !sf_label_is_valid(m->loss, y)) return i;
-        if (m->standardize && !F(standardize)(m, &x, m->scaled, weight > 0.0)) return i;
+        if (classes ? !(y < (double)n_outputs) : !sf_label_is_valid(m->loss, y)) return i;
+        if (!plain && m->standardize && !F(standardize)(m, &x, m->scaled, weight > 0.0)) return i;
         /* a NaN or infinity in the row always shows in a predictor, so rows are looked at only
          * then */
-        if (!F(predict)(m, x, m->predictor) && !F(row_is_finite)(x)) return i;
+        if (!F(predict)(m, x, predictor, n_outputs) && !F(row_is_finite)(x)) return i;
         if (predictors)
-            memcpy(predictors + i * predictors_stride, m->predictor, m->n_outputs * sizeof(double));
+            memcpy(predictors + i * predictors_stride, predictor, n_outputs * sizeof(double));
         double loss;
         if (classes) {
-            loss = sf_cross_entropy(m->predictor, m->slope, (int64_t)y, m->n_outputs);
+            loss = sf_cross_entropy(predictor, slope, (int64_t)y, n_outputs);
         } else {
-            m->slope[0] = sf_loss_gradient(m->loss, m->loss_option, m->predictor[0], y);
+            slope[0] = sf_loss_gradient(m->loss, m->loss_option, predictor[0], y);
             loss = m->track_loss
-                       ? sf_loss_value(m->loss, m->loss_option, m->predictor[0], y) : 0.0;
+                       ? sf_loss_value(m->loss, m->loss_option, predictor[0], y) : 0.0;
         }
         if (m->track_loss && weight > 0.0) {
             m->loss_sum += weight * loss;
@@ -178,21 +254,12 @@ SF_INLINE int64_t F(learn)(sf_linear *m, const REAL *value, const int32_t *colum
         /* a whole micro-batch of one row may go straight to the update */
         const int direct =
             m->batch_size == 1 && (sparse ? m->lazy_step : x.n == m->n_features);
-        for (int64_t k = 0; k < m->n_outputs; k++) {
-            REAL *grad = (REAL *)m->grad + k * m->stride;
-            double c = weight * m->slope[k];
-            c = c > m->clip ? m->clip : c < -m->clip ? -m->clip : c;
-            m->slope[k] = c;
-            grad[0] = first ? (REAL)c : grad[0] + (REAL)c;
-        }
-        m->n_samples++;
-        m->n_pending++;
-        m->weight_pending = fmin(first ? weight : m->weight_pending + weight, DBL_MAX);
+        F(count)(m, weight, slope, n_outputs);
         if (!direct) {
-            if (sparse) F(accumulate_sparse)(m, x, m->slope, first);
-            else F(accumulate_dense)(m, x, m->slope, first);
+            if (sparse) F(accumulate_sparse)(m, x, slope, first);
+            else F(accumulate_dense)(m, x, slope, first);
         }
-        if (m->n_pending == m->batch_size) F(update)(m, direct ? &x : NULL, 1.0);
+        if (m->n_pending == m->batch_size) F(update)(m, direct ? &x : NULL, slope, 1.0, plain);
     }
     return n;
 }
@@ -203,8 +270,11 @@ SF_CLONES
 static int64_t F(learn_dense)(sf_linear *m, const void *value, int64_t n_columns,
                               const double *labels, const double *sample_weight,
                               double *predictors, int64_t predictors_stride, int64_t n) {
+    if (F(is_plain)(m))
+        return F(learn)(m, value, NULL, NULL, n_columns, labels, sample_weight, predictors,
+                        predictors_stride, n, 0, 1);
     return F(learn)(m, value, NULL, NULL, n_columns, labels, sample_weight, predictors,
-                    predictors_stride, n, 0);
+                    predictors_stride, n, 0, 0);
 }
 
 SF_CLONES
@@ -212,14 +282,17 @@ static int64_t F(learn_sparse)(sf_linear *m, const void *value, const int32_t *c
                                const int64_t *start, const double *labels,
                                const double *sample_weight, double *predictors,
                                int64_t predictors_stride, int64_t n) {
+    if (F(is_plain)(m))
+        return F(learn)(m, value, column, start, 0, labels, sample_weight, predictors,
+                        predictors_stride, n, 1, 1);
     return F(learn)(m, value, column, start, 0, labels, sample_weight, predictors,
-                    predictors_stride, n, 1);
+                    predictors_stride, n, 1, 0);
 }
 
 /* Apply the pending samples as an update whose learning rate is multiplied by `share`. */
 SF_CLONES
 static void F(flush)(sf_linear *m, double share) {
-    if (m->n_pending) F(update)(m, NULL, share);
+    if (m->n_pending) F(update)(m, NULL, m->slope, share, 0);
 }
 
 /* Predictors of `n` rows, sparse if `column` is given; n_outputs for each row. Another thread may
@@ -236,7 +309,7 @@ static void F(predict_rows)(sf_linear *m, const void *value, const int32_t *colu
             x.n = start[i + 1] - start[i];
         }
         if (m->standardize) F(standardize)(m, &x, scaled, 0);
-        F(predict)(m, x, predictors + i * m->n_outputs);
+        F(predict)(m, x, predictors + i * m->n_outputs, m->n_outputs);
     }
 }
 

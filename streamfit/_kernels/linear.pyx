@@ -5,6 +5,7 @@ methods stop at the first bad sample: what came before is learned, the bad one h
 Callers that promise more (a whole call or nothing) take a `Snapshot` first.
 """
 
+cimport cython
 from libc.math cimport INFINITY
 from libc.stdint cimport int32_t, int64_t, uint8_t
 from libc.stdlib cimport calloc, free, malloc
@@ -168,8 +169,9 @@ cdef class LinearKernel:
         )
         self._set_batch_size(batch_size)
         m.beta_1_power = m.beta_2_power = m.weight_scale = 1.0
+        m.n_slots = 0 if plain else n_slots
         for i in range(3):
-            m.uses_slot[i] = i < n_slots and not plain
+            m.uses_slot[i] = i < m.n_slots
         m.uses_slot[SF_L1] = l1 > 0.0
         self.classes_fixed = classes_fixed
         if m.loss == SF_CROSS_ENTROPY:
@@ -324,6 +326,7 @@ cdef class LinearKernel:
                 m.gathered[i] = fresh.take()
         return 0
 
+    @cython.final
     cdef int _reserve_row(self, Py_ssize_t length) except -1:
         """Make room for one sample of so many numbers, and for zeros in every column."""
         if length <= self.row_capacity:
@@ -346,6 +349,7 @@ cdef class LinearKernel:
         self.row_capacity = length
         return 0
 
+    @cython.final
     cdef int _grow(self, Py_ssize_t columns) except -1:
         """Begin to use the columns up to `columns`; their numbers are all zero."""
         cdef Py_ssize_t old = self.m.n_features, k
@@ -381,6 +385,7 @@ cdef class LinearKernel:
             self.m.n_outputs = outputs
         return 0
 
+    @cython.final
     cdef int _enter(self) except -1:
         """Begin to change the model.
 
@@ -395,6 +400,7 @@ cdef class LinearKernel:
 
     # ---- one sample as a row
 
+    @cython.final
     cdef Py_ssize_t _fill(self, object x, bint grow) except -2:
         """Put a sample into the row; return how many columns the model needs for it."""
         cdef Py_ssize_t columns
@@ -419,6 +425,7 @@ cdef class LinearKernel:
         self.row_length = self.index.fill_array(x, self.row, self.m.n_features, grow)
         return self.row_length
 
+    @cython.final
     cdef Py_ssize_t _fill_plain(self, dict x, bint grow) except -2:
         """The same for a dict; -1 if its values are no plain numbers."""
         cdef Py_ssize_t n, limit = self.m.n_features, given = len(x)
@@ -441,6 +448,7 @@ cdef class LinearKernel:
         self.row_length = sf_write_row(self.entry, n, self.row, self.row_column)
         return limit
 
+    @cython.final
     cdef const void* _row(self) noexcept:
         """The row in the model's precision."""
         cdef Py_ssize_t j
@@ -474,6 +482,7 @@ cdef class LinearKernel:
         """
         self._learn_one(x, y, w, NULL)
 
+    @cython.final
     cdef int _learn_one(self, object x, object y, object w, double* predictors) except -1:
         cdef sf_linear* m = &self.m
         cdef double label_ = 0.0, weight = sample_weight(w)
@@ -505,6 +514,7 @@ cdef class LinearKernel:
             self._warn()
         return 0
 
+    @cython.final
     cdef Py_ssize_t _class_number(self, object name) except -1:
         """Number of a class; an unknown one gets the next number."""
         number = self._class_numbers.get(name)
@@ -515,6 +525,7 @@ cdef class LinearKernel:
         self._add_output(name)
         return self.m.n_outputs - 1
 
+    @cython.final
     cdef int64_t _learn_row(self, double label_, double weight, double* predictors) except -1:
         cdef int64_t start[2]
         cdef const void* row = self._row()
@@ -525,6 +536,7 @@ cdef class LinearKernel:
             row, self.row_column if self.row_is_sparse else NULL, start, self.row_length, &label_,
             &weight, predictors, 0, 1)
 
+    @cython.final
     cdef int64_t _learn_rows(
         self, const void* value, const int32_t* column, const int64_t* start, int64_t columns,
         const double* labels, const double* weights, double* predictors, int64_t width, int64_t n,
@@ -750,6 +762,7 @@ cdef class LinearKernel:
 
     # ---- predicting: never changes anything that is saved
 
+    @cython.final
     cdef int _predict_rows(self, const void* value, const int32_t* column, const int64_t* start,
                            Py_ssize_t columns, Py_ssize_t n, double* out) except -1:
         """Predictors of rows; with the GIL, for nobody may move the arrays meanwhile."""
@@ -759,6 +772,7 @@ cdef class LinearKernel:
             sf_predict_rows_f32(&self.m, value, column, start, columns, n, self.scaled, out)
         return 0
 
+    @cython.final
     cdef double _predict(self, object x) except? -1.0:
         """The first predictor of one sample; all of them are in `predicted`."""
         cdef int64_t start[2]

@@ -35,6 +35,7 @@ typedef struct {
     double batch_growth;
     int64_t batch_every, batch_maximum, n_milestones;
     const int64_t *milestone; /* pairs: from which update on, which size */
+    int n_slots; /* of the optimizer's, in use */
     int uses_slot[SF_SLOTS];
     /* state */
     int64_t batch_size; /* 0: full batch, only a flush updates */

@@ -16,20 +16,52 @@ SF_INLINE BITS F(nonfinite)(REAL x) {
 
 SF_INLINE int F(is_set)(BITS flags) { return (int)(flags >> (8 * sizeof flags - 1)); }
 
-SF_INLINE REAL F(dot)(F(row) x, const REAL *w) {
-    REAL lane[SF_LANES] = {0};
-    if (x.column) {
-        for (int64_t i = 0; i < x.n; i++)
-            lane[x.column[i] % SF_LANES] += x.value[i] * w[x.column[i]];
-    } else {
-        int64_t j = 0;
-        for (; j + SF_LANES <= x.n; j += SF_LANES)
-            for (int l = 0; l < SF_LANES; l++) lane[l] += x.value[j + l] * w[j + l];
-        for (int l = 0; j + l < x.n; l++) lane[l] += x.value[j + l] * w[j + l];
+/* Eight lanes are one vector of 32 bytes or two; GCC makes of one what the processor has. */
+typedef REAL F(vector) __attribute__((vector_size(32)));
+#define WIDTH ((int)(32 / sizeof(REAL)))
+#define PARTS (SF_LANES / WIDTH)
+#define TREE(sum) \
+    (((sum[0] + sum[4]) + (sum[2] + sum[6])) + ((sum[1] + sum[5]) + (sum[3] + sum[7])))
+
+/* Dot products of `w` with `rows` (a constant) dense rows that follow each other. */
+SF_INLINE void F(dots)(const REAL *x, int64_t n, const REAL *w, const int rows, REAL *products) {
+    F(vector) lane[4][PARTS] = {{{0}}}, a, b;
+    int64_t j = 0;
+    for (; j + SF_LANES <= n; j += SF_LANES)
+        for (int part = 0; part < PARTS; part++) {
+            memcpy(&b, w + j + part * WIDTH, sizeof b);
+            for (int r = 0; r < rows; r++) {
+                memcpy(&a, x + r * n + j + part * WIDTH, sizeof a);
+                lane[r][part] += a * b;
+            }
+        }
+    const int64_t left = n - j;
+    for (int r = 0; r < rows; r++) {
+        const REAL *rest = x + r * n + j, *v = w + j;
+        REAL sum[SF_LANES];
+        /* written out, so that the lanes stay in registers */
+#define REST(l) if (left > l) lane[r][l / WIDTH][l % WIDTH] += rest[l] * v[l]
+        REST(0); REST(1); REST(2); REST(3); REST(4); REST(5); REST(6);
+#undef REST
+        for (int l = 0; l < SF_LANES; l++) sum[l] = lane[r][l / WIDTH][l % WIDTH];
+        products[r] = TREE(sum);
     }
-    return ((lane[0] + lane[4]) + (lane[2] + lane[6])) +
-           ((lane[1] + lane[5]) + (lane[3] + lane[7]));
 }
+
+SF_INLINE REAL F(dot)(F(row) x, const REAL *w) {
+    REAL sum[SF_LANES] = {0};
+    if (!x.column) {
+        F(dots)(x.value, x.n, w, 1, sum);
+        return sum[0];
+    }
+    for (int64_t i = 0; i < x.n; i++)
+        sum[x.column[i] % SF_LANES] += x.value[i] * w[x.column[i]];
+    return TREE(sum);
+}
+
+#undef WIDTH
+#undef PARTS
+#undef TREE
 
 SF_INLINE int F(row_is_finite)(F(row) x) {
     BITS flags = 0;
@@ -61,6 +93,22 @@ SF_INLINE void F(accumulate_dense)(sf_linear *m, F(row) x, const double *slope, 
         } else {
             for (int64_t j = 0; j < x.n; j++) grad[j] += c * value[j];
         }
+    }
+}
+
+/* The same for four rows that follow each other, of one output: row by row, in one pass. */
+SF_INLINE void F(accumulate_four)(sf_linear *m, const REAL *restrict x, int64_t n,
+                                  const double *slope, int first) {
+    if (m->sparse_pending) F(densify)(m);
+    REAL *restrict grad = (REAL *)m->grad + SF_PAD;
+    const REAL *restrict x1 = x + n, *restrict x2 = x + 2 * n, *restrict x3 = x + 3 * n;
+    const REAL a = (REAL)slope[0], b = (REAL)slope[1], c = (REAL)slope[2], d = (REAL)slope[3];
+    if (first) {
+        for (int64_t j = 0; j < n; j++) grad[j] = ((a * x[j] + b * x1[j]) + c * x2[j]) + d * x3[j];
+        for (int64_t j = n; j < m->n_features; j++) grad[j] = 0;
+    } else {
+        for (int64_t j = 0; j < n; j++)
+            grad[j] = (((grad[j] + a * x[j]) + b * x1[j]) + c * x2[j]) + d * x3[j];
     }
 }
 

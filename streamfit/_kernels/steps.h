@@ -2,8 +2,8 @@
 
 /* What a step reads and writes: `n` weights, their slots, and their gradient up to `factor`. */
 typedef struct {
-    const REAL *source, *w, *slot[SF_SLOTS];
-    REAL *next_w, *next_slot[SF_SLOTS];
+    const REAL *source, *w, *slot[SF_L1];
+    REAL *next_w, *next_slot[SF_L1];
     int64_t n;
     REAL factor; /* the slope when `source` is the row itself, 1 when it is the gradient */
     REAL scale;  /* 1/W for a mean */

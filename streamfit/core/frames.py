@@ -105,6 +105,8 @@ def as_real(array: npt.NDArray[Any], dtype: type[np.floating[Any]]) -> npt.NDArr
         return None
     if array.dtype == dtype and array.flags.c_contiguous:
         return array
+    if array.dtype.kind != "f":
+        return np.ascontiguousarray(array, dtype=dtype)
     with np.errstate(over="ignore"):  # becomes infinite, and is refused as that
         return np.ascontiguousarray(array, dtype=dtype)
 
