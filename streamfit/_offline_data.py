@@ -179,6 +179,8 @@ def _class_numbers(y: Any, n: int, given: list[Label] | None) -> tuple[FloatArra
     numbers = {label: number for number, label in enumerate(given or ())}
     found = np.zeros(n)
     for i, label in enumerate(frames.as_vector(y, "y", n).tolist()):
+        if isinstance(label, float) and label.is_integer():
+            label = int(label)  # noqa: PLW2901, a column of whole numbers is often of floats
         if not isinstance(label, str | int):
             raise _at(i, f"a label must be str, int or bool, not {type(label).__name__}")
         if given is not None and label not in numbers:

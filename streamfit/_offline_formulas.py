@@ -186,7 +186,7 @@ def _adamw(
     **options: float,
 ) -> tuple[FloatArray, Slots]:
     stepped, slots = _adam(theta, g, slots, t, lr, **options)
-    stepped[1:] -= lr * weight_decay * theta[1:]  # the intercept does not decay
+    stepped[..., 1:] -= lr * weight_decay * theta[..., 1:]  # the intercept does not decay
     return stepped, slots
 
 

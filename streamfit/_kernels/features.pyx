@@ -84,7 +84,8 @@ cdef double sample_weight(object value) except? -1.0:
 
 def exact_label(label):
     """Return the label of a class as an exact bool, int or str."""
-    if isinstance(label, np.generic):
+    # .item() of a date in nanoseconds is an int
+    if isinstance(label, np.generic) and not isinstance(label, (np.datetime64, np.timedelta64)):
         label = label.item()
     if isinstance(label, float) and label.is_integer():
         return int(label)

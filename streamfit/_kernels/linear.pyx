@@ -663,11 +663,11 @@ cdef class LinearKernel:
                         weights + done if weights != NULL else NULL,
                         out + done * width if out != NULL else NULL, width, n - done)
                 done += learned
-                if done == n:
-                    break
                 if learned and fresh and out != NULL:
                     # before this sample its class was not known
                     out[(done - learned) * width + self.m.n_outputs - 1] = -INFINITY
+                if done == n:
+                    break
                 if learned:
                     fresh = False
                 if not fresh and labels[done] == self.m.n_outputs and self._classes is not None:

@@ -164,7 +164,8 @@ SF_INLINE int F(standardize)(sf_linear *m, F(row) *x, void *into, int learn) {
     } else {
         for (int64_t j = 0; j < n; j++) {
             const double v = j < given ? (double)value[j] : 0.0;
-            scaled[j] = variance[j] > 0.0 ? (REAL)((v - mean[j]) / sqrt(variance[j])) : 0;
+            /* v * 0, so that a NaN or infinity shows */
+            scaled[j] = (REAL)(variance[j] > 0.0 ? (v - mean[j]) / sqrt(variance[j]) : v * 0.0);
         }
     }
     x->value = scaled;

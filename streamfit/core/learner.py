@@ -238,7 +238,9 @@ class LinearLearner(LinearKernel):
     def _learn_sparse(
         self, block: Block, start: int, stop: int, predictors: FloatArray | None
     ) -> None:
-        rows, error = sparse.read_rows(block.x, start, stop, self._real)
+        # names that are hashed together are added up before anything is rounded
+        real = self._real if self.hashing is None else np.float64
+        rows, error = sparse.read_rows(block.x, start, stop, real)
         n = len(rows[2]) - 1
         labels, weights, out = _slices(block, start, start + n, predictors)
         if self.hashing is None and self.scaler is None:
@@ -490,7 +492,8 @@ class LinearLearner(LinearKernel):
 
     def _predictors_sparse(self, X: Any) -> FloatArray:
         csr = sparse.as_csr(X)
-        rows, error = sparse.read_rows(csr, 0, csr.shape[0], self._real)
+        real = self._real if self.hashing is None else np.float64
+        rows, error = sparse.read_rows(csr, 0, csr.shape[0], real)
         if error is not None:
             raise error
         if self.hashing is None:

@@ -96,7 +96,7 @@ def _classes(learner: LinearLearner, state: StateDict) -> list[Label] | None:
         fits = isinstance(classes, list) and [exact_label(name) for name in classes] == classes
     except BadSampleError:
         fits = False
-    given = learner.classes or []
+    given = (learner.classes or []) if learner.classes_fixed else []
     if (
         not fits
         or len(set(classes)) < len(classes)

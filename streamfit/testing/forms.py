@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from streamfit.core.learner import LinearLearner
 from streamfit.types import Block, FeatureName, FloatArray
@@ -20,7 +21,8 @@ class Samples:
 
     names: list[FeatureName]
     X: FloatArray
-    y: FloatArray
+    y: npt.NDArray[Any]
+    """Labels: numbers, or names of classes."""
     w: FloatArray | None
 
     def __len__(self) -> int:
@@ -92,6 +94,32 @@ def _narrow_frame(part: Samples) -> Any:
     return frame.loc[:, (frame != 0.0).any()]
 
 
+def _csr(part: Samples) -> Any:
+    from scipy import sparse  # a user's library, not one of ours
+
+    return sparse.csr_matrix(part.X)
+
+
+def _csr_backwards(part: Samples) -> Any:
+    """Columns falling in each row, and a zero written out in each that is not full."""
+    from scipy import sparse
+
+    columns = [
+        [*np.flatnonzero(row)[::-1].tolist(), *np.flatnonzero(row == 0.0)[:1].tolist()]
+        for row in part.X
+    ]
+    indices = np.array([j for row in columns for j in row], dtype=np.int64)
+    indptr = np.cumsum([0, *map(len, columns)])
+    data = np.array([part.X[i, j] for i, row in enumerate(columns) for j in row])
+    return sparse.csr_array((data, indices, indptr), shape=part.X.shape)
+
+
+def _coo(part: Samples) -> Any:
+    from scipy import sparse
+
+    return sparse.coo_array(part.X)
+
+
 FORMS: dict[str, Callable[[LinearLearner, Samples], None]] = {
     "dicts": _one_by_one(_dicts),
     "sparse dicts": _one_by_one(lambda part: part.rows()),
@@ -101,12 +129,16 @@ FORMS: dict[str, Callable[[LinearLearner, Samples], None]] = {
     "array": _table(lambda part: part.X),
     "Fortran array": _table(lambda part: np.asfortranarray(part.X)),
     "object array": _table(lambda part: part.X.astype(object)),
+    "CSR": _table(_csr),
+    "CSR, backwards, with zeros": _table(_csr_backwards),
+    "COO": _table(_coo),
     "frame": _table(_frame),
     "frame without columns of zeros": _table(_narrow_frame),
     "block of dicts": _block(_dicts),
     "block of sparse dicts": _block(lambda part: part.rows()),
     "block of rows": _block(lambda part: list(part.X)),
     "block of an array": _block(lambda part: part.X),
+    "block of a CSR": _block(_csr),
 }
 """Ways in which samples may come to a learner that knows their features, by name."""
 

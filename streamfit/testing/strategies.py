@@ -14,12 +14,15 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 from hypothesis import strategies as st
 
 from streamfit.core import losses, optim, schedules
 from streamfit.core.features import FeatureIndex
 from streamfit.core.learner import LAST_BATCH, LinearLearner
 from streamfit.core.linear import LinearRegression, LogisticRegression
+from streamfit.core.scaler import StandardScaler
+from streamfit.core.softmax import SoftmaxRegression
 from streamfit.testing.forms import FORMS, Arrival, Samples, feed
 from streamfit.types import FeatureName
 
@@ -47,7 +50,9 @@ __all__ = [
     "samples",
 ]
 
-KINDS: tuple[type[LinearLearner], ...] = (LinearRegression, LogisticRegression)
+KINDS: tuple[type[LinearLearner], ...] = (
+    *(LinearRegression, LogisticRegression, SoftmaxRegression),
+)
 """The learners."""
 
 BATCH_SIZES: tuple[int | None, ...] = (1, 2, 7, 32, 1000, None)
@@ -71,6 +76,7 @@ LOSSES: dict[str, tuple[type[LinearLearner], st.SearchStrategy[losses.Loss]]] = 
     "hinge": (LogisticRegression, st.builds(losses.Hinge, _THRESHOLD)),
     "squared_hinge": (LogisticRegression, st.builds(losses.SquaredHinge, _THRESHOLD)),
     "modified_huber": (LogisticRegression, st.just(losses.ModifiedHuber())),
+    "cross_entropy": (SoftmaxRegression, st.just(losses.CrossEntropy())),
 }
 """Each loss by name: the learner that it belongs to, and how it is drawn.
 
@@ -123,7 +129,9 @@ def learning_rates(max_lr: float = 0.05) -> st.SearchStrategy[float | schedules.
 _Rates: TypeAlias = st.SearchStrategy[float | schedules.Schedule]
 _MOMENTUM = st.sampled_from([0.3, 0.9])
 _EPS = st.sampled_from([1e-8, 1e-3])
-_BETAS = (st.sampled_from([0.0, 0.9]), st.sampled_from([0.9, 0.999]))
+# With Adam's own eps of 1e-8 a gradient that is nothing but rounding, 1e-17, would move a weight
+# by the 1e-9 that two programs are allowed to differ by.
+_ADAM = (st.sampled_from([0.0, 0.9]), st.sampled_from([0.9, 0.999]), st.sampled_from([1e-6, 1e-3]))
 
 OPTIMIZERS: dict[str, Callable[[_Rates], st.SearchStrategy[optim.Optimizer]]] = {
     "sgd": lambda lr: st.builds(optim.SGD, lr),
@@ -132,11 +140,11 @@ OPTIMIZERS: dict[str, Callable[[_Rates], st.SearchStrategy[optim.Optimizer]]] = 
     "adagrad": lambda lr: st.builds(optim.AdaGrad, lr, _EPS),
     "adadelta": lambda lr: st.builds(optim.AdaDelta, st.sampled_from([0.9, 0.95]), _EPS),
     "rmsprop": lambda lr: st.builds(optim.RMSProp, lr, st.sampled_from([0.0, 0.9]), _EPS),
-    "adam": lambda lr: st.builds(optim.Adam, lr, *_BETAS),
+    "adam": lambda lr: st.builds(optim.Adam, lr, *_ADAM),
     "adamw": lambda lr: st.builds(
-        optim.AdamW, lr, *_BETAS, weight_decay=st.sampled_from([0.0, 0.1])
+        optim.AdamW, lr, *_ADAM, weight_decay=st.sampled_from([0.0, 0.1])
     ),
-    "amsgrad": lambda lr: st.builds(optim.AMSGrad, lr, *_BETAS),
+    "amsgrad": lambda lr: st.builds(optim.AMSGrad, lr, *_ADAM),
     "ftrl_proximal": lambda lr: st.builds(
         optim.FTRLProximal,
         st.sampled_from([0.0471239, 0.512347]),
@@ -187,8 +195,12 @@ def learners(
     optimizer: st.SearchStrategy[optim.Optimizer] | None = None,
     features: Sequence[FeatureName] = (),
     loss: st.SearchStrategy[losses.Loss] | None = None,
+    huge: bool = False,
 ) -> LinearLearner:
-    """Draw a fresh learner, of any configuration that is not set by an argument."""
+    """Draw a fresh learner, of any configuration that is not set by an argument.
+
+    One for `huge` numbers computes in float64 and does not scale: those would be bad samples.
+    """
     kind = draw(st.sampled_from(list(kinds)))
     chosen = draw(optimizers() if optimizer is None else optimizer)
     penalties = [0.0] if isinstance(chosen, optim.FTRLProximal) else [0.0, 0.0, 0.0123457]
@@ -203,6 +215,9 @@ def learners(
         intercept_lr=draw(st.sampled_from([None, None, 0.0, 0.0271829])),
         clip_gradient=draw(st.sampled_from([None, None, 0.1, 1e12])),
         features=FeatureIndex(features) if features else None,
+        scaler=None if huge or draw(st.integers(0, 3)) else StandardScaler(),
+        dtype="float64" if huge else draw(st.sampled_from(["float64", "float64", "float32"])),
+        max_weight=draw(st.sampled_from([None, None, None, 0.0771239])),
     )
 
 
@@ -234,7 +249,7 @@ def samples(
     Parameters
     ----------
     labels
-        `"real"` numbers, `"binary"` (0 and 1) or `"counts"` (0, 1, 2, ...).
+        `"real"` numbers, `"binary"` (0 and 1), `"counts"` (0, 1, 2, ...) or names of `"classes"`.
     min_size, max_size, max_features
         How many; the default passes two full vectors of eight lanes and a rest.
     weighted
@@ -254,8 +269,14 @@ def samples(
             X.flat[place] = draw(st.sampled_from([1e300, -1e300, 1e155]))
     z = X @ rng.normal(size=d) if not huge else rng.normal(size=n)
     noise = rng.normal(size=n)
-    y = z + 0.3 * noise
-    if labels == "binary":
+    y: npt.NDArray[Any] = z + 0.3 * noise
+    if labels == "classes":
+        names: list[Any] = draw(
+            st.sampled_from([["a", "b", "c"], [7, 0, -3, 2], [True, False], ["one"]])
+        )
+        scores = X @ rng.normal(size=(d, len(names))) if not huge else np.zeros((n, len(names)))
+        y = np.array(names)[(scores + rng.normal(size=(n, len(names)))).argmax(axis=1)]
+    elif labels == "binary":
         y = (z + noise > 0).astype(np.float64)
     elif labels == "counts":
         y = rng.poisson(np.exp(np.clip(z, -3.0, 1.5))).astype(np.float64)
@@ -271,6 +292,8 @@ def samples(
 
 def labels_of(kind: type[LinearLearner], loss: losses.Loss) -> str:
     """Labels that fit a learner and its loss, as `samples` names them."""
+    if kind is SoftmaxRegression:
+        return "classes"
     if kind is LogisticRegression:
         return "binary"
     return "counts" if isinstance(loss, losses.Poisson) else "real"
@@ -295,7 +318,8 @@ def problems(
     chosen = draw(losses_of(kind) if loss is None else loss)
     data = draw(samples(labels=labels_of(kind, chosen), **options))
     names = data.names if known else ()
-    return draw(learners([kind], sizes, optimizer, names, st.just(chosen))), data
+    huge = bool(options.get("huge"))
+    return draw(learners([kind], sizes, optimizer, names, st.just(chosen), huge)), data
 
 
 # ---- arrivals

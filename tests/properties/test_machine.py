@@ -33,6 +33,14 @@ class Classification(LearnerConformance):
         return draw.draw(learners([sf.LogisticRegression], features=names))
 
 
+class Classes(LearnerConformance):
+    labels = "classes"
+
+    def make(self, draw: st.DataObject, names: list[Any]) -> Any:
+        return draw.draw(learners([sf.SoftmaxRegression], features=names))
+
+
 TestRegression = learner_machine(Regression).TestCase
 TestCounts = learner_machine(Counts).TestCase
+TestClasses = learner_machine(Classes).TestCase
 TestClassification = learner_machine(Classification).TestCase

@@ -1,21 +1,29 @@
-"""One generated table: learner x optimizer x loss x schedule x micro-batches x form of the input.
+"""One generated table: learner x loss x optimizer x schedule x dtype x form of the input.
 
-Nothing is drawn by chance here but numbers from a seed: each combination runs, in every run. A
-combination is fed in its form, cut into blocks, through a checkpoint in the middle of it, and
-must end in the bits that dense rows end in; those must be the oracle's numbers.
+Nothing is drawn by chance here but numbers from a seed: each combination runs, in every run; sizes
+of micro-batches and the scaler go round among them. A combination is fed in its form, cut into
+blocks, through a checkpoint in the middle of it, and must end in the bits that dense rows end in;
+those must be the oracle's numbers.
 """
 
 from __future__ import annotations
 
+import itertools
 import zlib
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 
 import streamfit as sf
 from streamfit.offline import fit_offline
-from streamfit.testing.conformance import assert_close, parameters, step_size
+from streamfit.testing.conformance import (
+    assert_close,
+    closeness,
+    parameters,
+    step_size,
+)
 from streamfit.testing.forms import FORMS, Samples, feed
 from streamfit.testing.strategies import fresh
 
@@ -32,6 +40,7 @@ LOSSES: list[tuple[Any, Any]] = [
     *((sf.LogisticRegression, loss) for loss in (sf.losses.Log(), sf.losses.Hinge())),
     (sf.LogisticRegression, sf.losses.SquaredHinge()),
     (sf.LogisticRegression, sf.losses.ModifiedHuber()),
+    (sf.SoftmaxRegression, sf.losses.CrossEntropy()),
 ]
 OPTIMIZERS = {
     "SGD": sf.optim.SGD,
@@ -59,57 +68,83 @@ BATCH_SIZES = [
     sf.schedules.GeometricBatchSize(1, factor=1.5, every=2, maximum=16),
     sf.schedules.MilestoneBatchSize(5, [(2, 1), (6, 9)]),
 ]
-CELLS = [
-    (kind, loss, optimizer, schedule)
-    for kind, loss in LOSSES
-    for optimizer in OPTIMIZERS
-    for schedule in (SCHEDULES if optimizer not in ("AdaDelta", "FTRLProximal") else [LR])
-]
+DTYPES = ("float64", "float32")
+SCALERS = (None, None, sf.StandardScaler())
+
+
+class Cell(NamedTuple):
+    kind: Any
+    loss: Any
+    optimizer: str
+    schedule: Any
+    dtype: str
+    size: Any
+    scaler: Any
+
+    def __str__(self) -> str:
+        return f"{self.loss!r}-{self.optimizer}-{self.schedule!r}-{self.dtype}-{self.size!r}"
+
+
+def cells() -> Iterator[Cell]:
+    """Every loss, optimizer, schedule and dtype; sizes and the scaler go round among them."""
+    sizes, scalers = itertools.cycle(BATCH_SIZES), itertools.cycle(SCALERS)
+    for (kind, loss), optimizer in itertools.product(LOSSES, OPTIMIZERS):
+        scheduled = optimizer not in ("AdaDelta", "FTRLProximal")
+        for schedule, dtype in itertools.product(SCHEDULES if scheduled else [LR], DTYPES):
+            scaler = next(scalers)
+            if isinstance(loss, sf.losses.Poisson):
+                scaler = None  # exp(p) and momentum run away from numbers near 1
+            yield Cell(kind, loss, optimizer, schedule, dtype, next(sizes), scaler)
+
+
+CELLS = list(cells())
 
 
 def samples(kind: Any, loss: Any, rng: np.random.Generator) -> Samples:
     X = rng.normal(size=(N, D)) * rng.choice([1.0, 1.0, 0.0], size=(N, D))
     if isinstance(loss, sf.losses.Poisson):
-        X *= 0.3  # exp(p) and momentum run away from larger ones
+        X *= 0.1  # see above
     z = X @ rng.normal(size=D)
-    y = z + 0.3 * rng.normal(size=N)
+    y: Any = z + 0.3 * rng.normal(size=N)
     if kind is sf.LogisticRegression:
         y = (y > 0).astype(float)
+    elif kind is sf.SoftmaxRegression:
+        y = np.array(["low", "mid", "high"])[np.digitize(y, [-1.0, 1.0])]
     elif isinstance(loss, sf.losses.Poisson):
         y = rng.poisson(np.exp(np.clip(z, -2, 1))).astype(float)
     return Samples([f"f{j}" for j in range(D)], X, y, rng.uniform(0, 2, size=N))
 
 
 @pytest.mark.filterwarnings("error::streamfit.errors.UpdateRefusedWarning")
-@pytest.mark.parametrize("cell", CELLS, ids=lambda cell: f"{cell[1]!r}-{cell[2]}-{cell[3]!r}")
-def test_combination(cell: tuple[Any, Any, str, Any]) -> None:
-    kind, loss, optimizer, schedule = cell
-    rng = np.random.default_rng(zlib.crc32(repr(cell).encode()))
-    data = samples(kind, loss, rng)
-    for size in BATCH_SIZES:
-        model = kind(
-            OPTIMIZERS[optimizer](schedule),
-            loss,
-            batch_size=size,
-            l2=0.01,
-            l1=0.0 if optimizer == "FTRLProximal" else 0.0123457,
-            features=sf.FeatureIndex(data.names),
-        )
-        rows = fresh(model)
-        feed(rows, data, [("rows", 0, N)])
-        rows.flush()
-        textbook = fit_offline(model, data.X, data.y, sample_weight=data.w)
-        assert (rows.n_updates, rows.n_refused) == (textbook.n_updates, 0)
-        assert_close(textbook.parameters, parameters(rows), scale=step_size(model))
-        assert np.abs(parameters(rows)).max() > 0
-        for form in FORMS:
-            one, other = fresh(model), fresh(model)
-            cut, stop = sorted(rng.integers(0, N, size=2).tolist())
-            feed(one, data, [(form, 0, cut), (form, cut, stop)])
-            other.load_state_dict(one.state_dict())
-            feed(other, data, [(form, stop, N)])
-            other.flush()
-            assert other.digest() == rows.digest(), (size, form)
+@pytest.mark.parametrize("cell", CELLS, ids=str)
+def test_combination(cell: Cell) -> None:
+    rng = np.random.default_rng(zlib.crc32(str(cell).encode()))
+    data = samples(cell.kind, cell.loss, rng)
+    model = cell.kind(
+        OPTIMIZERS[cell.optimizer](cell.schedule),
+        cell.loss,
+        batch_size=cell.size,
+        l2=0.01,
+        l1=0.0 if cell.optimizer == "FTRLProximal" else 0.0123457,
+        features=sf.FeatureIndex(data.names),
+        scaler=cell.scaler,
+        dtype=cell.dtype,
+    )
+    rows = fresh(model)
+    feed(rows, data, [("rows", 0, N)])
+    rows.flush()
+    textbook = fit_offline(model, data.X, data.y, sample_weight=data.w)
+    assert (rows.n_updates, rows.n_refused) == (textbook.n_updates, 0)
+    assert_close(textbook.parameters, parameters(rows), step_size(model), closeness(model))
+    assert np.abs(parameters(rows)).max() > 0
+    for form in FORMS:
+        one, other = fresh(model), fresh(model)
+        cut, stop = sorted(rng.integers(0, N, size=2).tolist())
+        feed(one, data, [(form, 0, cut), (form, cut, stop)])
+        other.load_state_dict(one.state_dict())
+        feed(other, data, [(form, stop, N)])
+        other.flush()
+        assert other.digest() == rows.digest(), form
 
 
 def test_the_table_has_every_loss_optimizer_and_schedule() -> None:
@@ -119,9 +154,16 @@ def test_the_table_has_every_loss_optimizer_and_schedule() -> None:
         for name in module.__all__
         if (id_ := getattr(getattr(module, name), "id", None)) is not None
     }
-    models = [(cell[0], cell[1], OPTIMIZERS[cell[2]](cell[3])) for cell in CELLS]
-    found = {loss.id for _, loss, _ in models} | {optimizer.id for *_, optimizer in models}
-    found |= {optimizer.schedule.id for *_, optimizer in models}
+    models = [(cell.loss, OPTIMIZERS[cell.optimizer](cell.schedule)) for cell in CELLS]
+    found = {loss.id for loss, _ in models} | {optimizer.id for _, optimizer in models}
+    found |= {optimizer.schedule.id for _, optimizer in models}
     found |= {size.id for size in BATCH_SIZES if hasattr(size, "id")}
     assert found == everything
-    assert len(CELLS) * len(BATCH_SIZES) * len(FORMS) == 11 * (8 * 7 + 2) * 5 * 14
+    assert len(CELLS) * len(FORMS) == 12 * (8 * 7 + 2) * 2 * 18
+
+
+@pytest.mark.parametrize("other", ["kind", "loss", "optimizer", "schedule", "dtype", "scaler"])
+def test_each_micro_batch_meets_each(other: str) -> None:
+    met = {(repr(cell.size), repr(getattr(cell, other))) for cell in CELLS}
+    values = {repr(getattr(cell, other)) for cell in CELLS}
+    assert met == {(repr(size), value) for size in BATCH_SIZES for value in values}
