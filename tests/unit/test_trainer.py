@@ -170,28 +170,6 @@ def test_a_bad_sample_halts_and_the_run_can_go_on_past_it(tmp_path: Path) -> Non
     assert report.digest == sf.Trainer(model, SAMPLES[:20]).run().digest
 
 
-def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
-    sf.Trainer(
-        sf.LogisticRegression(batch_size=4), SAMPLES, checkpoint=sf.Checkpointer(tmp_path)
-    ).run()
-    changed = sf.LogisticRegression(sf.optim.SGD(0.5), batch_size=8)
-    before = changed.digest()
-    with pytest.raises(CheckpointMismatchError, match="batch_size: 4 saved, 8 now; optimizer"):
-        sf.Trainer(changed, SAMPLES, checkpoint=sf.Checkpointer(tmp_path)).run()
-    assert changed.digest() == before
-    with pytest.raises(CheckpointMismatchError, match="LinearRegression"):
-        sf.Trainer(
-            sf.LinearRegression(batch_size=4), SAMPLES, checkpoint=sf.Checkpointer(tmp_path)
-        ).run()
-
-
-def test_a_checkpoint_of_another_source_is_refused(tmp_path: Path) -> None:
-    sf.Trainer(sf.LogisticRegression(), SAMPLES, checkpoint=sf.Checkpointer(tmp_path)).run()
-    other = SplitSource(np.eye(3), np.zeros(3))
-    with pytest.raises(SourceError, match="not a position of this source"):
-        sf.Trainer(sf.LogisticRegression(), other, checkpoint=sf.Checkpointer(tmp_path)).run()
-
-
 def test_a_checkpoint_without_a_run_is_refused(tmp_path: Path) -> None:
     model = sf.LogisticRegression()
     with sf.Checkpointer(tmp_path) as checkpointer:
