@@ -165,6 +165,8 @@ class BrokerUnavailableError(SourceError, ConnectionError):
 class AuthenticationError(SourceError):
     """The broker refused our name or password, or we its certificate. It is not tried again."""
 
+    exit_code = 23
+
 
 class LostOffsetsError(SourceError):
     """The position asked for is outside what the broker still holds."""

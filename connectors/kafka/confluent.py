@@ -248,7 +248,7 @@ class ConfluentClient:
 
     def _on_commit(self, error: Any, offsets: Any) -> None:
         if error is not None and error.code() != KafkaError._NO_OFFSET:
-            log.warning("topic %r: cannot commit: %s", self._topic, error.str())
+            log.warning("event=commit_failed topic=%s message=%r", self._topic, error.str())
 
     def _translated(self, doing: str, error: Any, partition: int | None = None) -> SourceError:
         # A refused password, say, is behind a plain time-out.

@@ -164,7 +164,7 @@ class Feed:
         now = time.monotonic()
         if not self.away:
             self._away_since = now
-            log.warning("%s; waiting for it", error)
+            log.warning("event=broker_away topic=%s message=%r", self.topic, str(error))
         if self._client is None:
             time.sleep(self.poll_seconds)
         elif now - self._away_since > self.reopen_seconds:
@@ -200,14 +200,14 @@ class Feed:
         check_held(self.topic, {p: self.next[p] for p in idle}, held)
         if self.away:
             self._away_since = math.inf
-            log.warning("topic %r: the broker is back", self.topic)
+            log.warning("event=broker_back topic=%s", self.topic)
         stalled = [
             partition
             for partition, (_, end) in held.items()
             if self.next[partition] < end and self._idle_for(partition) > self.stall_seconds
         ]
         if stalled:
-            log.warning("topic %r: partitions %s stalled, reconnecting", self.topic, stalled)
+            log.warning("event=stalled topic=%s partitions=%r", self.topic, str(stalled))
             self.disconnect()
         return self.connect(self.reconnect_seconds)
 

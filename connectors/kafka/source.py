@@ -225,7 +225,7 @@ class KafkaSource:
         try:
             feed.connect(feed.reconnect_seconds).commit(offsets)
         except SourceError as error:
-            log.warning("%s", error)
+            log.warning("event=commit_failed topic=%s message=%r", self.topic, str(error))
 
     def lag(self, position: Position) -> int | None:
         """Count the offsets between `position` and the end of the topic, None when not known.
