@@ -481,7 +481,7 @@ def test_broker_restart_loses_nothing(kafka, make, topic, how, caplog):
         read()
         assert time.monotonic() < deadline
     assert seen == [(i, i) for i in range(6_000)]
-    assert sum("waiting for it" in r.message for r in caplog.records) <= 2
+    assert sum("event=broker_away" in r.message for r in caplog.records) <= 2
 
 
 def test_arguments_are_checked_without_a_broker():
