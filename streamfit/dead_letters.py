@@ -11,6 +11,7 @@ import base64
 import json
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
@@ -150,7 +151,8 @@ class DeadLetterFile:
                 file.write(b"".join(self._waiting))
                 os.fsync(file.fileno())
             except BaseException:
-                os.ftruncate(file.fileno(), self._end)
+                with suppress(OSError):  # a pipe or device has no end to go back to
+                    os.ftruncate(file.fileno(), self._end)
                 raise
             self._end = file.tell()
         except OSError as error:
@@ -169,8 +171,9 @@ class DeadLetterFile:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         file = self.path.open("a+b", buffering=0)
         try:
-            self._end = _whole_lines(file, self.path)
-            os.ftruncate(file.fileno(), self._end)
+            size, self._end = _whole_lines(file, self.path)
+            if size > self._end:
+                os.ftruncate(file.fileno(), self._end)
             directory = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY)
             try:
                 os.fsync(directory)
@@ -183,15 +186,15 @@ class DeadLetterFile:
         return file
 
 
-def _whole_lines(file: BinaryIO, path: Path) -> int:
-    """Find where the last whole line ends; what a crash cut short after it is sent again."""
+def _whole_lines(file: BinaryIO, path: Path) -> tuple[int, int]:
+    """Return the size and where the last whole line ends; what a crash cut short comes again."""
     size = file.seek(0, os.SEEK_END)
     file.seek(max(0, size - _TAIL))
-    tail = file.read()
+    tail = file.read(min(size, _TAIL))  # a device may have no end
     torn = tail[tail.rfind(b"\n") + 1 :]
     if not (torn.startswith(_BEGIN) or _BEGIN.startswith(torn)):
         raise DeadLetterError(f"{path} does not end like a file of dead letters: give another path")
-    return size - len(torn)
+    return size, size - len(torn)
 
 
 def _as_text(key: bytes | None, value: bytes | None) -> dict[str, object]:
