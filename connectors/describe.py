@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from connectors.codecs import JSONDecoder
+from connectors.codecs import JSONDecoder, NumpyDecoder
 from connectors.files import CSVSource, JSONLinesSource, LibSVMSource
 from connectors.kafka import KafkaSource, Security
 from connectors.windows import Windows
@@ -23,11 +24,11 @@ def source_from_url(url: str) -> Source:
     ----------
     url
         `kafka://host:port/topic?target=late`, `flights.csv?target=late`,
-        `flights.jsonl?target=late`, `flights.svm` (or `.libsvm`); files also packed, `.gz` or
-        `.zst`; or `-?target=late`, the standard input, JSON Lines or what `&format=` (`csv`,
-        `libsvm`) says. CSV and JSON take `&weight=column` and `&features=a,b,c`; Kafka takes
-        `&client=` and `&isolation_level=` as well, and several brokers:
-        `kafka://one:9092,two:9092/topic`.
+        `flights.jsonl?target=late`, `flights.parquet?target=late` or `flights.svm`; files of
+        lines also packed, `.gz` or `.zst`; or `-?target=late`, the standard input, JSON Lines or
+        what `&format=` (`csv`, `libsvm`) says. All but `.svm` take `&weight=column` and
+        `&features=a,b,c`; Kafka takes `&client=` and `&isolation_level=` as well, and several
+        brokers: `kafka://one:9092,two:9092/topic`.
 
     Raises
     ------
@@ -60,7 +61,7 @@ def source_from_url(url: str) -> Source:
         decoder = {"id": "JSONDecoder", **fields}
         config = {"id": "JSONLinesSource", "path": address, "decoder": decoder, **options}
     else:
-        name = {"csv": "CSVSource", "libsvm": "LibSVMSource"}[kind]
+        name = _FILES[kind]
         config = {"id": name, "path": address, **fields, **options}
     return source_from_config(config)
 
@@ -106,19 +107,35 @@ def _format(address: str, options: dict[str, Any]) -> str:
     return _FORMATS[name]
 
 
+def _imported(module: str, name: str) -> Callable[..., Any]:
+    """Make what needs an extra, which is imported only then."""
+
+    def make(**options: Any) -> Any:
+        return getattr(importlib.import_module(module), name)(**options)
+
+    return make
+
+
 _FORMATS = {
     "csv": "csv",
     "jsonl": "jsonl",
     "ndjson": "jsonl",
     "svm": "libsvm",
     "libsvm": "libsvm",
+    "parquet": "parquet",
 }
+_FILES = {"csv": "CSVSource", "libsvm": "LibSVMSource", "parquet": "ParquetSource"}
 _FIELDS = ("target", "weight", "features")
 _SOURCES: dict[object, Callable[..., Source]] = {
     "CSVSource": CSVSource,
     "JSONLinesSource": JSONLinesSource,
     "KafkaSource": KafkaSource,
     "LibSVMSource": LibSVMSource,
+    "ParquetSource": _imported("connectors.parquet", "ParquetSource"),
     "Windows": Windows,
 }
-_DECODERS: dict[object, Callable[..., Any]] = {"JSONDecoder": JSONDecoder}
+_DECODERS: dict[object, Callable[..., Any]] = {
+    "AvroDecoder": _imported("connectors.codecs.avro", "AvroDecoder"),
+    "JSONDecoder": JSONDecoder,
+    "NumpyDecoder": NumpyDecoder,
+}

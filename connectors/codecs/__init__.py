@@ -3,5 +3,7 @@
 from __future__ import annotations
 
 from connectors.codecs.json import JSONDecoder
+from connectors.codecs.numpy import NumpyDecoder
+from connectors.codecs.registry import HTTPSchemaRegistry, SchemaRegistry
 
-__all__ = ["JSONDecoder"]
+__all__ = ["HTTPSchemaRegistry", "JSONDecoder", "NumpyDecoder", "SchemaRegistry"]

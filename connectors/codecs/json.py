@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 
+from connectors.codecs._fields import Fields, kind_of
 from streamfit.errors import ConfigurationError, DecodeError
 
 __all__ = ["JSONDecoder"]
@@ -66,26 +67,18 @@ class JSONDecoder:
         max_bytes: int = 1 << 20,
         max_fields: int = 10_000,
     ) -> None:
-        self.target = _field_name("target", target)
-        self.weight = None if weight is None else _field_name("weight", weight)
-        self.features = None if features is None else _feature_names(features)
-        used = [self.target, *([] if weight is None else [weight]), *(self.features or ())]
-        if len(used) != len(set(used)):
-            raise ConfigurationError("target, weight and features must all be different fields")
+        self.fields = Fields(target, weight, features)
         self.max_bytes = _bound("max_bytes", max_bytes)
         self.max_fields = _bound("max_fields", max_fields)
 
     def __repr__(self) -> str:
-        return f"JSONDecoder({self.target!r}, weight={self.weight!r}, features={self.features!r})"
+        return f"JSONDecoder({self.fields})"
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments, JSON-safe."""
-        features = None if self.features is None else list(self.features)
         return {
             "id": "JSONDecoder",
-            "target": self.target,
-            "weight": self.weight,
-            "features": features,
+            **self.fields.get_config(),
             "max_bytes": self.max_bytes,
             "max_fields": self.max_fields,
         }
@@ -101,14 +94,10 @@ class JSONDecoder:
         except orjson.JSONDecodeError as error:
             raise DecodeError(f"not JSON: {error}") from None
         if type(x) is not dict:
-            raise DecodeError(f"not a JSON object but {_kind(x)}")
+            raise DecodeError(f"not a JSON object but {kind_of(x)}")
         if len(x) > self.max_fields:
             raise DecodeError(f"{len(x)} fields, at most {self.max_fields} are taken")
-        y = _pop(x, "target", self.target, (int, float, str))
-        w = None if self.weight is None else _pop(x, "weight", self.weight, (int, float))
-        if self.features is not None:
-            x = {name: x[name] for name in self.features if name in x}
-        return x, y, w
+        return self.fields.split(x)
 
     def decode_many(
         self, values: Sequence[bytes | None]
@@ -122,7 +111,8 @@ class JSONDecoder:
             xs = list(map(orjson.loads, values))  # type: ignore[arg-type]
             if set(map(type, xs)) != {dict} or max(map(len, xs)) > self.max_fields:
                 return None
-            target, weight, names = self.target, self.weight, self.features
+            fields = self.fields
+            target, weight, names = fields.target, fields.weight, fields.features
             ys = [x.pop(target) for x in xs]
             ws = None if weight is None else [x.pop(weight) for x in xs]
         except (orjson.JSONDecodeError, KeyError):
@@ -135,34 +125,7 @@ class JSONDecoder:
         return xs, ys, ws
 
 
-def _pop(x: dict[str, Any], role: str, name: str, kinds: tuple[type, ...]) -> Any:
-    try:
-        value = x.pop(name)
-    except KeyError:
-        raise DecodeError(f"{role} {name!r} is missing") from None
-    if not isinstance(value, kinds):
-        raise DecodeError(f"{role} {name!r} is {_kind(value)}")
-    return value
-
-
-def _kind(value: object) -> str:
-    kinds = {dict: "an object", list: "an array", str: "a string", type(None): "null"}
-    return kinds.get(type(value), "a number")
-
-
-def _field_name(argument: str, name: object) -> str:
-    if not isinstance(name, str) or not name:
-        raise ConfigurationError(f"{argument} must be the name of a field, not {name!r}")
-    return name
-
-
 def _bound(argument: str, value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ConfigurationError(f"{argument} must be an integer >= 1, not {value!r}")
     return value
-
-
-def _feature_names(names: Iterable[str]) -> tuple[str, ...]:
-    if isinstance(names, str):
-        raise ConfigurationError(f"features must be several names of fields, not {names!r}")
-    return tuple(_field_name("features", name) for name in names)

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from backports import zstd
 from confluent_kafka import Producer
+from pyarrow import parquet
 
 import streamfit as sf
-from connectors import CSVSource, JSONDecoder, JSONLinesSource, KafkaSource
+from connectors import CSVSource, JSONDecoder, JSONLinesSource, KafkaSource, ParquetSource
 from connectors.describe import source_from_config
 from streamfit.testing import LocalKafka
 from streamfit.testing.source_conformance import Record, SourceConformance, Store
@@ -103,6 +105,22 @@ class TestPackedFiles(FromText):
             path = tmp_path / f"{len(records)}.jsonl.{suffix}"
             path.write_bytes(pack(b"".join(as_json(record) + b"\n" for record in records)))
             return lambda: JSONLinesSource(path, JSONDecoder("y", weight="w"))
+
+        return store
+
+
+class TestParquetSource(FromText):
+    @pytest.fixture(params=[100, 1024, 5000], ids="groups of {}".format)
+    def store(self, request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+        def store(records: Records) -> Callable[[], Source]:
+            path = tmp_path / f"{len(records)}.parquet"
+            rows = [
+                {"y": None} if record is None else {**record.x, "y": record.y, "w": record.w}
+                for record in records
+            ]
+            table = pa.table({k: pa.array([r.get(k) for r in rows], "float64") for k in "aybcw"})
+            parquet.write_table(table, path, row_group_size=request.param)
+            return lambda: ParquetSource(path, "y", weight="w")
 
         return store
 

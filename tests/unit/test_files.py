@@ -8,13 +8,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from backports import zstd
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pyarrow import parquet
 
 import streamfit as sf
-from connectors import CSVSource, JSONDecoder, JSONLinesSource, LibSVMSource, open_source
+from connectors import (
+    CSVSource,
+    JSONDecoder,
+    JSONLinesSource,
+    LibSVMSource,
+    ParquetSource,
+    open_source,
+)
 from connectors.describe import source_from_config, source_from_url
 from streamfit.errors import (
     BadSampleError,
@@ -258,7 +268,7 @@ def test_a_decoder_that_cannot_tell_its_arguments(tmp_path: Path) -> None:
     ("url", "message"),
     [
         ("data.csv", "target"),
-        ("data.parquet?target=y", "no source"),
+        ("data.xml?target=y", "no source"),
         ("kafka://localhost:9092?target=y", "topic"),
         ("kafka:///topic?target=y", "bootstrap_servers"),
         ("kafka://localhost/topic?target=y&colour=red", "colour"),
@@ -398,3 +408,45 @@ def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (tmp_path / "a.svm.zst").write_bytes(b"")
     with pytest.raises(MissingDependencyError, match=r"streamfit\[zstd\]"):
         list(LibSVMSource(tmp_path / "a.svm.zst"))
+
+
+# ---- Parquet
+
+
+def test_parquet_columns(tmp_path: Path) -> None:
+    path = tmp_path / "data.parquet"
+    table = pa.table(
+        {
+            "a": pa.array([1, None, 3], "int8"),
+            "b": pa.array([True, False, None]),
+            "c": pa.array([0.5, 1.5, 2.5], "float32"),
+            "name": ["x", "y", "z"],
+            "y": pa.array([True, None, False]),
+            "w": pa.array([None, 2.0, 3.0]),
+        }
+    )
+    parquet.write_table(table, path)
+    source = ParquetSource(path, "y", weight="w", features=["b", "a", "c"])
+    (block,) = source
+    assert isinstance(block.x, np.ndarray)
+    assert block.features == ["b", "a", "c"]
+    assert block.x.tolist() == [[1.0, 1.0, 0.5], [0.0, 0.0, 1.5], [0.0, 3.0, 2.5]]
+    assert (block.y[0], block.y[2]) == (1.0, 0.0)
+    assert block.w is not None
+    assert list(block.w) == [1.0, 2.0, 3.0]
+    assert {i: str(e) for i, e in block.errors.items()} == {
+        1: "target 'y' is null (source 'data.parquet', partition 0, offset 1)"
+    }
+    assert source.lag({"data.parquet:0": 1}) == 2
+    for options, message in (
+        ({"target": "y"}, "column 'name' of .* is of type string, no number"),
+        ({"target": "z"}, r"no columns \['z'\]"),
+        ({"target": "y", "weight": "y"}, "different columns"),
+    ):
+        with pytest.raises(ConfigurationError, match=message):
+            ParquetSource(path, **options)
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(SourceError, match="cannot read"):
+        ParquetSource(path, "y")
+    with pytest.raises(SourceError, match="cannot read"):
+        open_source(f"{tmp_path / 'none.parquet'}?target=y")
