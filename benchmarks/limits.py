@@ -34,7 +34,8 @@ def seconds(work: Callable[[], object], repeats: int = 9) -> float:
 
 def read_rate(n_bytes: int) -> float:
     """Return the bytes a second at which `X @ w` reads an array of `n_bytes`."""
-    X, w = np.ones((n_bytes // 8000, 1000)), np.ones(1000)
+    n_columns = 1000 if n_bytes > 1e6 else 100
+    X, w = np.ones((n_bytes // 8 // n_columns, n_columns)), np.ones(n_columns)
     # the same array over and over, in one call: calling takes longer than reading a small one
     again = np.broadcast_to(X, (max(1, 200_000_000 // n_bytes), *X.shape))
     return len(again) * n_bytes / seconds(lambda: again @ w)

@@ -11,7 +11,7 @@
 import importlib
 import typing
 
-from streamfit import adapters, errors, journal, offline, types
+from streamfit import adapters, errors, journal, types
 from streamfit.checkpoint import Checkpoint, Checkpointer
 from streamfit.core import losses, optim, schedules
 from streamfit.core.features import FeatureIndex, HashedFeatures
@@ -23,6 +23,7 @@ from streamfit.sources import ArraySource, IterableSource
 from streamfit.trainer import Trainer
 
 if typing.TYPE_CHECKING:
+    from streamfit import offline
     from streamfit.core.linear import LinearRegression, LogisticRegression
     from streamfit.core.softmax import SoftmaxRegression
 
@@ -54,8 +55,10 @@ __all__ = [
 
 __version__ = "0.1.0"
 
-# Learners are River estimators, and River takes a while to import: they load when first named.
+# Learners are River estimators, and River takes a while to import: they load when first named,
+# and so does what few programs need.
 _LAZY = {
+    "offline": "streamfit.offline",
     "LinearRegression": "streamfit.core.linear",
     "LogisticRegression": "streamfit.core.linear",
     "SoftmaxRegression": "streamfit.core.softmax",
@@ -66,7 +69,8 @@ if not typing.TYPE_CHECKING:  # or every name would be one of ours
     def __getattr__(name: str) -> object:
         if name not in _LAZY:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        globals()[name] = value = getattr(importlib.import_module(_LAZY[name]), name)
+        module = importlib.import_module(_LAZY[name])
+        globals()[name] = value = getattr(module, name, module)
         return value
 
     def __dir__() -> list[str]:
