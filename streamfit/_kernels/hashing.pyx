@@ -124,7 +124,7 @@ cdef class HashedFeatures:
 
     cdef inline sf_known* _set_of(self, PyObject* name) noexcept:
         return self._known + WAYS * (
-            (<uintptr_t>name >> 4) * <uintptr_t>0x9E3779B97F4A7C15 >> 32 & self._sets)
+            (<uintptr_t>name >> 4) * <uintptr_t>0x9E3779B97F4A7C15 >> 48 & self._sets)
 
     cdef inline int32_t recall(self, PyObject* name) noexcept:
         """Find a name by the address of its object, which need not even be looked at."""
