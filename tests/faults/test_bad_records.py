@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
+import signal
 import sys
 import threading
 import time
@@ -210,24 +212,29 @@ def test_dead_letter_topic_down(
             down.set()
             kafka.kill()
 
+    def trainer(n: int) -> sf.Trainer:
+        return sf.Trainer(
+            model(),
+            source(kafka, topic, client),
+            checkpoint=sf.Checkpointer(tmp_path),
+            on_bad_sample=sf.DeadLetters(topic=refused),
+            max_samples=n,
+            last_batch="carry" if n < 30 else "apply",
+            callbacks=[stop_the_broker],
+        )
+
     reports: list[sf.TrainingReport] = []
-    trainer = sf.Trainer(
-        model(),
-        source(kafka, topic, client),
-        checkpoint=sf.Checkpointer(tmp_path, every_seconds=0.2),
-        on_bad_sample=sf.DeadLetters(topic=refused),
-        max_samples=30,
-        callbacks=[stop_the_broker],
-    )
+    assert trainer(10).run().position == {f"{topic}:0": 10}
     watch = Watch()
     logging.getLogger("streamfit").addHandler(watch)
-    thread = threading.Thread(target=lambda: reports.append(trainer.run()))
+    thread = threading.Thread(target=lambda: reports.append(trainer(30).run()))
     try:
         thread.start()
         assert down.wait(30)
         assert waited.wait(30)
         saved = sf.Checkpointer(tmp_path).latest()
-        assert saved is None or saved.position[f"{topic}:0"] <= 10  # never past it
+        assert saved is not None
+        assert saved.position == {f"{topic}:0": 10}  # never past it
         assert thread.is_alive()
     finally:
         kafka.start()
@@ -252,6 +259,29 @@ def test_dead_letter_topic_missing(kafka: LocalKafka, client: str, tmp_path: Pat
     )
     with pytest.raises(DeadLetterError, match=r"1 dead letters.*does not exist"):
         trainer.run()
+    assert sf.Checkpointer(tmp_path).latest() is None
+
+
+def test_sigterm_while_dead_letters_wait(tmp_path: Path) -> None:
+    """Asked to end while the broker is away: at once, and with nothing saved past them."""
+
+    class NoBroker(sf.IterableSource):
+        def dead_letters(self, topic: str | None = None) -> Any:
+            nowhere = KafkaSource("t", bootstrap_servers="127.0.0.1:1", decoder=decoder())
+            return nowhere.dead_letters(topic)
+
+    trainer = sf.Trainer(
+        model(),
+        NoBroker([*good(5), "garbage"]),
+        checkpoint=sf.Checkpointer(tmp_path),
+        on_bad_sample=sf.DeadLetters("refused"),
+    )
+    timer = threading.Timer(1.0, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    timer.start()
+    began = time.monotonic()
+    with pytest.raises(DeadLetterError, match="SIGTERM while 1 dead letters"):
+        trainer.run()
+    assert time.monotonic() - began < 15
     assert sf.Checkpointer(tmp_path).latest() is None
 
 

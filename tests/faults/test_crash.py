@@ -7,7 +7,6 @@ import json
 import os
 import random
 import signal
-import subprocess
 import sys
 import time
 import uuid
@@ -21,50 +20,14 @@ import pytest
 import streamfit as sf
 import streamfit._journal_file
 import streamfit.checkpoint
-from streamfit.errors import CheckpointError, CheckpointFencedError
-from streamfit.state_directory import roll_back, take_over
 from streamfit.testing import LocalKafka
 
 sys.path.insert(0, str(Path(__file__).parent))
+from processes import finish, kill_at, offline_digest, saved_model, start
 from topics import everything, new_topic, produce
 from worker import endless, growing, models
 
-WORKER = Path(__file__).with_name("worker.py")
 KILLS = 100 if os.environ.get("HYPOTHESIS_PROFILE") == "nightly" else 5
-
-
-def start(state: Path, *options: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, str(WORKER), str(state), *options],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-
-
-def finish(worker: subprocess.Popen[str]) -> dict[str, str]:
-    """Let the worker end by itself; return what it printed last."""
-    assert worker.stdin is not None
-    assert worker.stdout is not None
-    worker.stdin.close()
-    printed = worker.stdout.read()
-    assert worker.wait(60) == 0
-    return dict(line.split(maxsplit=1) for line in printed.splitlines())
-
-
-def kill_at(worker: subprocess.Popen[str], n_samples: int, rng: random.Random) -> None:
-    """Lead the worker, block by block, to `n_samples`; kill -9 a random moment after."""
-    assert worker.stdin is not None
-    assert worker.stdout is not None
-    for line in worker.stdout:
-        worker.stdin.write("go\n")
-        worker.stdin.flush()
-        if int(line.split()[1]) >= n_samples:
-            break
-    time.sleep(rng.random() * 0.003)
-    worker.kill()
-    worker.stdout.close()
-    assert worker.wait(30) == -signal.SIGKILL
 
 
 def train_and_kill(
@@ -78,15 +41,6 @@ def train_and_kill(
     told = finish(start(state, *options))
     assert 0 < int(told["resumed"]) < n  # it was killed on the way, not before or after
     return told
-
-
-def saved_model(state: Path, model: str) -> Any:
-    with sf.Checkpointer(state) as checkpointer:
-        saved = checkpointer.latest()
-    assert saved is not None
-    restored = models(model)
-    restored.load_state_dict(saved.model)
-    return restored
 
 
 @pytest.mark.parametrize("seed", [1])
@@ -134,15 +88,6 @@ def test_kill9_random_on_three_partitions(
     assert told["bad"] == "1"
 
 
-def offline_digest(n: int, batch_size: int = 7, flush: bool = False) -> str:
-    model = models("logistic", batch_size)
-    for x, y in itertools.islice(endless(None), n):
-        model.learn_one(x, y)
-    if flush:
-        model.flush()
-    return str(model.digest())
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_sigterm_mid_update(number: signal.Signals, tmp_path: Path) -> None:
     """Finish the update, checkpoint, exit 0, no forced partial update; then go on from there."""
@@ -185,21 +130,6 @@ def test_sigterm_twice(tmp_path: Path) -> None:
     assert worker.wait(10) in (0, 1, -signal.SIGINT, 130)
     model = saved_model(tmp_path, "logistic")
     assert model.digest() == offline_digest(model.n_samples)
-
-
-def test_duplicate_trainer(tmp_path: Path) -> None:
-    """A second trainer of the same directory is refused by the lock, and harms nothing."""
-    worker = start(tmp_path)
-    assert worker.stdout is not None
-    worker.stdout.readline()
-    second = subprocess.run(
-        [sys.executable, str(WORKER), str(tmp_path)], capture_output=True, text=True, check=False
-    )
-    assert second.returncode == 33
-    assert "event=halted exit_code=33 error=CheckpointLockedError" in second.stderr
-    worker.terminate()
-    told = finish(worker)
-    assert saved_model(tmp_path, "logistic").digest() == told["digest"]
 
 
 # --- 2, 9: what is on disk after a death
@@ -403,113 +333,3 @@ def test_kill9_dead_letter_sent_before_checkpoint(
     found = everything(kafka, letters)
     assert [(record.value, record.key) for record in found] == [(b"garbage", b"the key")] * 2
     assert {dict(record.headers)["id"] for record in found} == {f"{topic}:0:500".encode()}
-
-
-# --- 8, 31: two trainers
-
-
-def streamfit(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "streamfit", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-def test_sigstop_past_session(tmp_path: Path) -> None:
-    """A trainer is frozen and another takes over; woken up, the first must not publish."""
-    options = ["--every-updates", "20", "--led"]
-    first = start(tmp_path, *options)
-    lead(first, 3000)
-    first.send_signal(signal.SIGSTOP)
-    second = subprocess.run(
-        [sys.executable, str(WORKER), str(tmp_path)], capture_output=True, text=True, check=False
-    )
-    assert second.returncode == 33  # a frozen process holds its lock
-    assert "streamfit takeover" in second.stderr
-    taken = streamfit("takeover", tmp_path)
-    assert taken.returncode == 0, taken.stderr
-    assert f"pid {first.pid} on " in taken.stdout
-    heir = start(tmp_path, *options)
-    lead(heir, 6000)
-    owned = {path.name: path.read_bytes() for path in sf.Checkpointer(tmp_path).list()}
-    journal = {path: path.read_bytes() for path in tmp_path.glob("journal-*")}
-
-    first.send_signal(signal.SIGCONT)
-    assert first.stdin is not None
-    first.stdin.close()  # goes on by itself from here
-    assert first.stdout is not None
-    first.stdout.read()
-    assert first.wait(60) == 34
-    assert {p.name: p.read_bytes() for p in sf.Checkpointer(tmp_path).list()} == owned
-    assert {path: path.read_bytes() for path in tmp_path.glob("journal-*")} == journal
-
-    heir.terminate()
-    told = finish(heir)
-    model = saved_model(tmp_path, "logistic")
-    assert told["digest"] == model.digest() == offline_digest(model.n_samples)
-    assert sf.journal.verify(tmp_path, lambda: endless(None)).equal
-
-
-def lead(worker: subprocess.Popen[str], n_samples: int) -> None:
-    """Lead a worker to `n_samples`, where it waits for the next word."""
-    assert worker.stdin is not None
-    assert worker.stdout is not None
-    for line in worker.stdout:
-        if int(line.split()[1]) >= n_samples:
-            return
-        worker.stdin.write("go\n")
-        worker.stdin.flush()
-
-
-@pytest.mark.parametrize("number", [1, 2, 3])
-def test_a_publication_already_under_way_is_fenced(tmp_path: Path, number: int) -> None:
-    """Taken over between its last look and its rename: what it publishes is never read."""
-    zombie = sf.Checkpointer(tmp_path).open()
-    state = models("logistic").state_dict()
-
-    def checkpoint() -> sf.Checkpoint:
-        return sf.Checkpoint(state, {}, {"samples:0": 0}, {})
-
-    for _ in range(number - 1):
-        zombie.save(checkpoint())
-    real = os.replace
-
-    def taken_over_meanwhile(source: Any, target: Any) -> None:
-        os.replace = real
-        take_over(tmp_path)
-        real(source, target)
-
-    os.replace = taken_over_meanwhile
-    try:
-        late = zombie.save(checkpoint())
-    finally:
-        os.replace = real
-    assert late.exists()
-    with pytest.raises(CheckpointFencedError, match="was taken over"):
-        zombie.save(checkpoint())
-    with sf.Checkpointer(tmp_path) as heir:
-        found = heir.latest()
-        assert (0 if found is None else found.number) == number - 1
-        assert heir.save(checkpoint()).name == f"checkpoint-{number + 1:08d}.safetensors"
-        newest = heir.latest()
-        assert newest is not None
-        assert newest.owner_epoch == 3
-    if number > 1:
-        with pytest.raises(CheckpointError, match="taken over"):
-            roll_back(tmp_path, number)
-
-
-def test_a_directory_that_was_moved_away_is_left_alone(tmp_path: Path) -> None:
-    state = tmp_path / "state"
-    with sf.Checkpointer(state) as checkpointer:
-        state.rename(tmp_path / "elsewhere")
-        with pytest.raises(CheckpointFencedError, match="moved away"):
-            checkpointer.check_owner()
-        state.mkdir()
-        with (
-            sf.Checkpointer(state),
-            pytest.raises(CheckpointFencedError, match="owner epoch 1, pid"),
-        ):
-            checkpointer.check_owner()
