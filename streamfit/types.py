@@ -188,7 +188,10 @@ class DescribesItself(Protocol):
 
 @runtime_checkable
 class KeepsState(Protocol):
-    """A source that holds samples back, as windows do; what it holds goes into the checkpoint."""
+    """A source with more to remember than its position; it goes into the checkpoint.
+
+    Windows hold samples back; a topic that was made anew under its old name has another id.
+    """
 
     def state_dict(self, position: Position) -> dict[str, Any] | None:
         """Return, JSON-safe, what is held of the samples before `position`; None: not known."""

@@ -6,7 +6,9 @@ import logging
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any
+from uuid import UUID
 
 from confluent_kafka import (
     OFFSET_BEGINNING,
@@ -15,10 +17,12 @@ from confluent_kafka import (
     KafkaError,
     KafkaException,
     Producer,
+    TopicCollection,
     TopicPartition,
 )
+from confluent_kafka.admin import AdminClient
 
-from connectors.kafka.protocol import Bounds, Letter, Records
+from connectors.kafka.protocol import FETCH_BYTES, PARTITION_FETCH_BYTES, Bounds, Letter, Records
 from connectors.kafka.security import Security
 from streamfit.errors import (
     AuthenticationError,
@@ -84,6 +88,12 @@ class ConfluentClient:
         self._topic = topic
         self._ends: dict[int, int] = {}
         self._failure: SourceError | None = None  # found by a callback or behind good records
+        self._admin: AdminClient | None = None
+        self._admin_settings = {
+            "bootstrap.servers": bootstrap_servers,
+            "log_level": 0,
+            **_security_settings(security),
+        }
         settings = {
             "bootstrap.servers": bootstrap_servers,
             # The library demands a group even of a consumer that never joins or commits.
@@ -96,6 +106,9 @@ class ConfluentClient:
             "allow.auto.create.topics": False,
             "check.crcs": True,
             "fetch.wait.max.ms": 100,
+            "fetch.max.bytes": FETCH_BYTES,
+            "fetch.message.max.bytes": PARTITION_FETCH_BYTES,
+            "queued.max.messages.kbytes": 2 * FETCH_BYTES >> 10,
             # When enough is queued the library pauses fetching; its second of pause is long
             # enough for us to run dry.
             "fetch.queue.backoff.ms": 10,
@@ -143,6 +156,26 @@ class ConfluentClient:
         if topic.error is not None and topic.error.code() in FATAL:
             raise self._translated("read the metadata", topic.error)
         return set(topic.partitions)
+
+    def topic_id(self, timeout: float) -> str | None:
+        """See `Client`."""
+        if self._admin is None:
+            self._admin = AdminClient(self._admin_settings)
+        asked = TopicCollection([self._topic])
+        try:
+            answer = self._admin.describe_topics(asked, request_timeout=timeout)[self._topic]
+            topic_id = answer.result(timeout + 1).topic_id
+        except KafkaException as exception:
+            if exception.args[0].code() in MOVING:
+                return None
+            raise self._translated("read the topic's id", exception.args[0]) from exception
+        except FutureTimeoutError as error:
+            raise BrokerUnavailableError(
+                f"topic {self._topic!r}: cannot read the topic's id: no answer in time"
+            ) from error
+        high, low = topic_id.get_most_significant_bits(), topic_id.get_least_significant_bits()
+        found = UUID(int=(high % 2**64) << 64 | low % 2**64)
+        return str(found) if found.int else None
 
     def bounds(self, partitions: Iterable[int], timeout: float) -> Bounds:
         """See `Client`."""

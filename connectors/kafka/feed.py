@@ -17,6 +17,8 @@ from streamfit.errors import BrokerUnavailableError, LostOffsetsError, SourceErr
 
 __all__ = ["Feed", "wait_for_partitions"]
 
+MAX_PATIENCE = 32.0
+
 log = logging.getLogger(__name__)
 
 
@@ -39,6 +41,8 @@ class Feed:
         Offset that is to be handed out next, by partition; `{}` until the first connection.
     queue
         Records that were polled and are still to be handed out.
+    topic_id
+        Id of the topic, where the broker has ids; it never changes, or the topic is another one.
     n_duplicates
         Records dropped because they had been handed out before.
     """
@@ -65,6 +69,7 @@ class Feed:
         self.next: dict[int, int] = {}
         self.queue: deque[Records] = deque()
         self._away_since = math.inf
+        self.topic_id: str | None = None
         self.n_duplicates = 0
         self._open_client = open_client
         self._start: Mapping[int, int] | str = start
@@ -73,6 +78,9 @@ class Feed:
         self._missing_since = math.inf
         self._polled = 0.0  # seconds spent waiting for records ...
         self._moved_at: dict[int, float] = {}  # ... and how many they were when a partition moved
+        # Grows with every client given up for being slow, until one brings something: a network
+        # may be so slow that a single answer takes longer than we would wait.
+        self._patience = 1.0
 
     @property
     def away(self) -> bool:
@@ -90,6 +98,7 @@ class Feed:
             if not partitions:
                 kind = BrokerUnavailableError if self.away else SourceError
                 raise kind(f"topic {self.topic!r} does not exist")
+            self.check_topic_id(client.topic_id(timeout))
             held = client.bounds(sorted(partitions), timeout)
             offsets = self._place(held)
             client.assign(offsets)
@@ -129,6 +138,7 @@ class Feed:
         if offset > self.next[partition]:
             self.next[partition] = offset
             self._moved_at[partition] = self._polled
+            self._patience = 1.0
 
     def poll(self, ends: Mapping[int, int] | None = None) -> None:
         """Fill the empty queue with what arrives within a moment.
@@ -167,7 +177,8 @@ class Feed:
             log.warning("event=broker_away topic=%s message=%r", self.topic, str(error))
         if self._client is None:
             time.sleep(self.poll_seconds)
-        elif now - self._away_since > self.reopen_seconds:
+        elif now - self._away_since > self.reopen_seconds * self._patience:
+            self._patience = min(2 * self._patience, MAX_PATIENCE)
             self.disconnect()  # libraries only try again; opening another says what is wrong
 
     def _new(self, records: Records) -> Records:
@@ -186,11 +197,25 @@ class Feed:
             last = offset
         return new
 
+    def check_topic_id(self, found: str | None) -> None:
+        """Raise `LostOffsetsError` when this is another topic than before, of the same name."""
+        if found is None:
+            return
+        if self.topic_id not in (None, found):
+            raise LostOffsetsError(
+                f"topic {self.topic!r} was deleted and made anew: its id was {self.topic_id}, now "
+                f"it is {found}. So the offsets of the position mean other records. To learn from "
+                "those, begin with a fresh source and another state directory"
+            )
+        self.topic_id = found
+
     def _check(self, client: Client) -> Client:
         """Look every few seconds for new partitions, lost offsets and a stalled client."""
         self._next_check = time.monotonic() + self.check_seconds
         present = client.partitions(self.request_seconds)
         self._tolerate_missing(set(self.next) - present)
+        if set(self.next) <= present:
+            self.check_topic_id(client.topic_id(self.request_seconds))
         if present - set(self.next):
             self.disconnect()  # connecting again asks for the bounds of all
             return self.connect(self.reconnect_seconds)
@@ -201,13 +226,13 @@ class Feed:
         if self.away:
             self._away_since = math.inf
             log.warning("event=broker_back topic=%s", self.topic)
+        limit = self.stall_seconds * self._patience
         stalled = [
-            partition
-            for partition, (_, end) in held.items()
-            if self.next[partition] < end and self._idle_for(partition) > self.stall_seconds
+            p for p, (_, end) in held.items() if self.next[p] < end and self._idle_for(p) > limit
         ]
         if stalled:
             log.warning("event=stalled topic=%s partitions=%r", self.topic, str(stalled))
+            self._patience = min(2 * self._patience, MAX_PATIENCE)
             self.disconnect()
         return self.connect(self.reconnect_seconds)
 

@@ -12,18 +12,23 @@ import ssl
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial
 from typing import Any
 
-from kafka import KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartition
+from kafka import KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartition, codec
 from kafka import errors as kafka_errors
+from kafka.record import default_records
 
-from connectors.kafka.protocol import Bounds, Letter, Records
+from connectors.kafka.inflate import gunzip, unlz4, unzstd
+from connectors.kafka.protocol import FETCH_BYTES, PARTITION_FETCH_BYTES, Bounds, Letter, Records
 from connectors.kafka.security import Security
 from streamfit.errors import (
     AuthenticationError,
     BrokerUnavailableError,
     LostOffsetsError,
+    MissingDependencyError,
     SourceError,
+    StreamfitError,
 )
 
 __all__ = ["KafkaPythonClient", "KafkaPythonProducer"]
@@ -33,6 +38,11 @@ COMMIT_MS = 3000
 MAX_LETTER_BYTES = 1 << 28  # what is too large is for the broker to say
 REFRESH_MS = 2000
 NETWORK: Any = KafkaConsumer.DEFAULT_CONFIG["kafka_client"]
+
+# The library inflates compressed batches without a bound, and has no setting for one.
+default_records.gzip_decode = gunzip
+default_records.lz4_decode = partial(unlz4, codec.lz4)
+default_records.zstd_decode = partial(unzstd, codec.zstd)
 
 # While a broker is away the library logs several errors a second. All that matters of them is
 # raised, or logged once by the source, so they are kept quiet unless the user chose a level.
@@ -65,6 +75,8 @@ class KafkaPythonClient:
             "metadata_max_age_ms": REFRESH_MS,
             "reconnect_backoff_max_ms": 1000,
             "fetch_max_wait_ms": 100,
+            "fetch_max_bytes": FETCH_BYTES,
+            "max_partition_fetch_bytes": PARTITION_FETCH_BYTES,
             "metrics_enabled": False,
             **_security_settings(security),
         }
@@ -91,6 +103,13 @@ class KafkaPythonClient:
                     int(timeout * 1000),
                 )
         return self._cluster.partitions_for_topic(self._topic) or set()
+
+    def topic_id(self, timeout: float) -> str | None:
+        """See `Client`."""
+        if not self.partitions(timeout):
+            return None
+        found = self._cluster.topic_id(self._topic)
+        return str(found) if found else None
 
     def bounds(self, partitions: Iterable[int], timeout: float) -> Bounds:
         """See `Client`."""
@@ -211,11 +230,18 @@ def _translated(topic: str, doing: str) -> Iterator[None]:
         yield
     except (kafka_errors.OffsetOutOfRangeError, kafka_errors.LogTruncationError) as error:
         raise LostOffsetsError(f"topic {topic!r}: cannot {doing}: {error}") from error
+    except kafka_errors.UnsupportedCodecError as error:
+        raise MissingDependencyError(
+            f"topic {topic!r}: {error}: "
+            'pip install "streamfit[compression]", or use client="confluent-kafka"'
+        ) from error
     except kafka_errors.KafkaError as error:
         kind: type[SourceError] = BrokerUnavailableError if error.retriable else SourceError
         if _is_refusal(error):
             kind = AuthenticationError
         raise kind(f"topic {topic!r}: cannot {doing}: {error}") from error
+    except StreamfitError:
+        raise
     except OSError as error:
         raise BrokerUnavailableError(f"topic {topic!r}: cannot {doing}: {error}") from error
     except Exception as error:  # such as a failed decompression, whose error is anyone's

@@ -18,7 +18,21 @@ from typing import Protocol
 
 from connectors.kafka.security import Security
 
-__all__ = ["Bounds", "Client", "ClientFactory", "Letter", "Producer", "ProducerFactory", "Records"]
+__all__ = [
+    "FETCH_BYTES",
+    "PARTITION_FETCH_BYTES",
+    "Bounds",
+    "Client",
+    "ClientFactory",
+    "Letter",
+    "Producer",
+    "ProducerFactory",
+    "Records",
+]
+
+# What is fetched at once, of all partitions and of one. A single batch may be larger.
+FETCH_BYTES = 1 << 24
+PARTITION_FETCH_BYTES = 1 << 20
 
 Bounds = dict[int, tuple[int, int]]
 """By partition: the first offset the broker holds, and the next one it will write."""
@@ -51,6 +65,9 @@ class Client(Protocol):
 
     def partitions(self, timeout: float) -> set[int]:
         """Return the partitions that the topic has now; none when it does not exist."""
+
+    def topic_id(self, timeout: float) -> str | None:
+        """Return the id that the broker gave the topic when it was made; None when not known."""
 
     def bounds(self, partitions: Iterable[int], timeout: float) -> Bounds:
         """Ask the broker what it holds and, of that, what the isolation level lets us see."""

@@ -214,6 +214,23 @@ class KafkaSource:
         self._feed.seek(from_position(self.topic, position))
         self._after_last = {}
 
+    def state_dict(self, position: Position) -> dict[str, Any] | None:
+        """Return what a position cannot tell: which topic of this name it is of."""
+        return {"topic_id": self._feed.topic_id}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Check that the topic is the one that the position is of.
+
+        Raises
+        ------
+        LostOffsetsError
+            When it was deleted and made anew.
+        """
+        saved = state.get("topic_id")
+        if isinstance(saved, str) and self._feed.topic_id not in (None, saved):
+            found, self._feed.topic_id = self._feed.topic_id, saved
+            self._feed.check_topic_id(found)
+
     def commit(self, position: Position) -> None:
         """Publish `position` under `group_id` for dashboards; a failure is only logged."""
         if self.group_id is None:

@@ -250,17 +250,6 @@ def test_retention_passed_the_position(kafka, make, topic):
     assert labels(source) == [6, 7, 8, 9]
 
 
-def test_retention_passes_a_running_source(kafka, make, topic):
-    produce(kafka, topic, range(10))
-    source = make(topic, stop_at_end=False)
-    read_until(source, 10)
-    source._feed.disconnect()  # as if the broker had been out of reach meanwhile
-    produce(kafka, topic, range(10))
-    kafka.delete_records(topic, {0: 15})
-    with pytest.raises(LostOffsetsError, match="offset 10 is wanted.*holds 15 to 20"):
-        read_until(source, 1)
-
-
 def test_the_client_reports_lost_offsets_itself(kafka, make, topic):
     produce(kafka, topic, range(10))
     kafka.delete_records(topic, {0: 6})
@@ -287,28 +276,6 @@ def test_position_beyond_the_end(kafka, make, topic):
         make(topic).seek({f"{topic}:0": 11})
     with pytest.raises(LostOffsetsError, match=r"no partitions \[4\]"):
         make(topic).seek({f"{topic}:4": 0})
-
-
-def test_topic_recreated_while_running(kafka, make, topic):
-    produce(kafka, topic, range(10))
-    source = make(topic, stop_at_end=False)
-    source._feed.check_seconds = 0.5
-    read_until(source, 10)
-    kafka.delete_topic(topic)
-    time.sleep(0.5)
-    kafka.create_topic(topic)
-    with pytest.raises(LostOffsetsError, match="offset 10 is wanted"):
-        read_until(source, 1)
-
-
-def test_topic_deleted_while_running(kafka, make, topic):
-    produce(kafka, topic, range(10))
-    source = make(topic, stop_at_end=False)
-    source._feed.check_seconds, source._feed.missing_seconds = 0.2, 1.0
-    read_until(source, 10)
-    kafka.delete_topic(topic)
-    with pytest.raises(SourceError, match=r"deleted"):
-        read_until(source, 1)
 
 
 def test_aborted_transactions_and_markers(kafka, make, topic):
@@ -448,40 +415,6 @@ def test_broker_unavailable(make):
     source.close()
     source.close()
     assert time.monotonic() - began < 10
-
-
-@pytest.mark.parametrize("how", ["stop", "kill"])
-def test_broker_restart_loses_nothing(kafka, make, topic, how, caplog):
-    if kafka.external:
-        pytest.skip("STREAMFIT_KAFKA names a broker that cannot be stopped from here")
-    produce(kafka, topic, range(5_000))
-    source = make(topic, stop_at_end=False, group_id="restart")
-    source._feed.check_seconds = 0.5
-    iterator = iter(source)
-    seen: list[tuple[int, int]] = []
-
-    def read() -> None:
-        block = next(iterator)
-        seen.extend(zip(block.offsets, block.y, strict=True))
-
-    while len(seen) < 3_000:
-        read()
-    getattr(kafka, how)()
-    try:
-        deadline = time.monotonic() + 3
-        while time.monotonic() < deadline:
-            read()
-        source.commit(source.position())
-        assert source.lag(source.position()) is None
-    finally:
-        kafka.start()
-    produce(kafka, topic, range(5_000, 6_000))
-    deadline = time.monotonic() + 60
-    while len(seen) < 6_000:
-        read()
-        assert time.monotonic() < deadline
-    assert seen == [(i, i) for i in range(6_000)]
-    assert sum("event=broker_away" in r.message for r in caplog.records) <= 2
 
 
 def test_arguments_are_checked_without_a_broker():

@@ -27,6 +27,7 @@ class Script:
         self.polls = iter(polls)
         self.held: Bounds = {0: (0, end)}
         self.opened = 0
+        self.id: str | None = None
         self.assigned: list[dict[int, int]] = []
         self.committed: list[dict[int, int]] = []
 
@@ -36,6 +37,9 @@ class Script:
 
     def partitions(self, timeout: float) -> set[int]:
         return set(self.held)
+
+    def topic_id(self, timeout: float) -> str | None:
+        return self.id
 
     def bounds(self, partitions: Iterable[int], timeout: float) -> Bounds:
         return {partition: self.held[partition] for partition in partitions}
