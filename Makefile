@@ -2,6 +2,7 @@
 # make test    ruff, mypy, pytest on WORKERS=2 processes; what .ci/run calls
 # make soak    kill workers and the broker at random for MINUTES=10, and look what holds then
 # make lint    ruff and mypy alone
+# make mutants  break the kernels, see that the tests find each mutant (ONLY="rows.h": some)
 # make bench   measure beside the peers, write benchmarks/results.md (ONLY="S1 S4": some of it)
 # make wheel   build dist/streamfit-*.whl, which runs on any x86-64 (AVX2 is chosen as it starts)
 # make format  let ruff rewrite what it can
@@ -20,7 +21,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 	$$p $(IS_NEW) && echo $$p && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak lint bench wheel format clean
+.PHONY: help demo test soak lint mutants bench wheel format clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -41,6 +42,9 @@ lint: $(READY)
 	@$(BIN)/ruff format --check --quiet
 	@echo "mypy"
 	@$(BIN)/mypy --no-error-summary streamfit connectors examples benchmarks
+
+mutants: $(READY)
+	@$(BIN)/python -m tests.mutants $(ONLY)
 
 bench: $(READY)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,bench]'

@@ -179,6 +179,46 @@ def test_each_loss(loss: str, size: int, dtype: str) -> None:
     assert difference(a, b) <= RELATIVE[dtype]
 
 
+@pytest.mark.parametrize("labels", ["sparse", "categorical"])
+@pytest.mark.parametrize(
+    ("size", "dtype"),
+    [*((size, "float32") for size in (1, 32, 100, N)), (32, "float64")],
+)
+@pytest.mark.parametrize("optimizer", ["SGD", "nesterov", "AdaGrad", "Adam"])
+def test_softmax(optimizer: str, size: int, dtype: str, labels: str) -> None:
+    """A Dense layer of three outputs."""
+    X, z = even(*data("real"), dtype)
+    y = np.digitize(z, [-0.5, 0.5])
+    ours, theirs = OPTIMIZERS[optimizer]
+    keras.config.set_floatx(dtype)
+    keras.config.set_dtype_policy(dtype)
+    layer = keras.layers.Dense(3, kernel_initializer="zeros")
+    model = keras.Sequential([keras.Input((D,)), layer])
+    if labels == "sparse":
+        loss, target = keras.losses.SparseCategoricalCrossentropy(from_logits=True), y
+    else:
+        loss, target = keras.losses.CategoricalCrossentropy(from_logits=True), np.eye(3)[y]
+    model.compile(optimizer=theirs(), loss=loss, jit_compile=True)
+    fit = {"batch_size": size, "epochs": EPOCHS, "shuffle": False, "verbose": 0}
+    model.fit(X.astype(dtype), target, **fit)
+    kernel, bias = model.get_weights()
+    b = np.column_stack([bias, kernel.T]).astype(float)
+    a, updates = our_fit(sf.SoftmaxRegression(ours, batch_size=size, classes=[0, 1, 2]), X, y)
+    assert updates == int(model.optimizer.iterations)
+    assert difference(a, b) <= RELATIVE[dtype]
+
+
+@pytest.mark.parametrize("size", [1, 32, N])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_float32(optimizer: str, size: int) -> None:
+    """Both in float32, in which each rounds in its own order."""
+    X, y = data("binary")
+    ours, theirs = OPTIMIZERS[optimizer]
+    b, _ = their_fit(theirs, log_loss, X, y, size, "float32")
+    a, _ = our_fit(sf.LogisticRegression(ours, batch_size=size, dtype="float32"), X, y)
+    assert difference(a, b) <= 1e-4
+
+
 SCHEDULES: dict[str, tuple[Any, Callable[[], Any]]] = {
     "Exponential": (
         sf.schedules.Exponential(LR, 0.5, every=10),

@@ -141,6 +141,31 @@ def test_poisson() -> None:
     assert difference(our_fit(model, X, y), theirs) <= RELATIVE
 
 
+@pytest.mark.parametrize("size", [1, 32, N])
+@pytest.mark.parametrize("optimizer", [name for name in OPTIMIZERS if name != "AdamW"])
+def test_softmax(optimizer: str, size: int) -> None:
+    """JAX differentiates the cross-entropy of all classes at once."""
+    ours, theirs = OPTIMIZERS[optimizer]
+    X, z = data(binary=False)
+    y = np.digitize(z, [-0.5, 0.5])
+    model = sf.SoftmaxRegression(ours, batch_size=size, classes=[0, 1, 2])
+    theta = jnp.zeros((3, D + 1))
+    state = theirs.init(theta)
+
+    def cost(theta: Any, X: Any, y: Any) -> Any:
+        logits = X @ theta[:, 1:].T + theta[:, 0]
+        return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+
+    @jax.jit
+    def step(theta: Any, state: Any, X: Any, y: Any) -> Any:
+        updates, state = theirs.update(jax.grad(cost)(theta, X, y), state, theta)
+        return optax.apply_updates(theta, updates), state
+
+    for start in range(0, N, size):
+        theta, state = step(theta, state, X[start : start + size], y[start : start + size])
+    assert difference(our_fit(model, X, y), np.asarray(theta)) <= RELATIVE
+
+
 SCHEDULES: dict[str, tuple[Any, Any]] = {
     "Exponential": (
         sf.schedules.Exponential(LR, 0.9, every=3),

@@ -176,7 +176,68 @@ def test_each_loss(loss: str) -> None:
     assert_equal(ours, theirs)
 
 
+SOFTMAX = {
+    name: OPTIMIZERS[name] for name in ("SGD", "momentum", "AdaGrad", "RMSProp", "Adam", "AMSGrad")
+}
+
+
+@pytest.mark.parametrize("options", [{}, {"l2": 0.01}], ids=["plain", "l2"])
+@pytest.mark.parametrize("optimizer", SOFTMAX)
+def test_softmax_regression(optimizer: str, options: dict[str, float]) -> None:
+    """All classes known from the start; River trains no intercept."""
+    our_optimizer, their_optimizer = SOFTMAX[optimizer]
+    classes = sorted({y for _, y in scaled(datasets.ImageSegments)})
+    ours = sf.SoftmaxRegression(our_optimizer, fit_intercept=False, classes=classes, **options)
+    theirs = linear_model.SoftmaxRegression(their_optimizer(), **options)
+    for label in classes:
+        assert not theirs.weights[label]  # to ask for it makes it known
+    for x, y in scaled(datasets.ImageSegments):
+        ours.learn_one(x, y)
+        theirs.learn_one(x, y)
+    assert len(classes) == 7
+    largest = max(abs(w) for weights in theirs.weights.values() for w in weights.values())
+    for label, weights in theirs.weights.items():
+        for name, w in weights.items():
+            assert abs(ours.weights[label][name] - w) <= RELATIVE * largest
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_scaler_is_a_pipeline_of_river_s(kind: str) -> None:
+    """Which transforms a sample after it has learned it."""
+    our_kind, their_kind, data = KINDS[kind]
+    ours = our_kind(sf.optim.SGD(0.01), intercept_lr=0.01, scaler=sf.StandardScaler())
+    scaler = preprocessing.StandardScaler()
+    theirs = their_kind(optim.SGD(0.01), intercept_lr=0.01)
+    for x, y in data():
+        ours.learn_one(x, y)
+        scaler.learn_one(x)
+        theirs.learn_one(scaler.transform_one(x), y)
+    assert_equal(ours, theirs)
+    state = ours.state_dict()
+    for name, mean, var in zip(
+        state["features"], state["scaler_mean"][1:], state["scaler_var"][1:], strict=True
+    ):
+        assert mean == pytest.approx(scaler.means[name], rel=RELATIVE, abs=1e-15)
+        assert var == pytest.approx(scaler.vars[name], rel=RELATIVE)
+    pipeline = preprocessing.StandardScaler() | their_kind(optim.SGD(0.01), intercept_lr=0.01)
+    for x, y in data():
+        pipeline.learn_one(x, y)
+    assert_equal(ours, pipeline[-1])
+
+
 # ---- where River means something else
+
+
+def test_the_first_sample_of_a_class_finds_it_impossible_in_river() -> None:
+    """Its probability is 0 there; here it is that of a class with weights of 0."""
+    ours = sf.SoftmaxRegression(sf.optim.SGD(1.0), fit_intercept=False)
+    theirs = linear_model.SoftmaxRegression(optim.SGD(1.0))
+    for model in (ours, theirs):
+        model.learn_one({"a": 1.0}, "old")
+        model.learn_one({"a": 1.0}, "new")
+    assert ours.weights == {"old": {"a": -0.5}, "new": {"a": 0.5}}
+    assert theirs.weights["new"]["a"] == pytest.approx(1.0)
+    assert theirs.weights["old"]["a"] == pytest.approx(0.0)  # 1 of its own sample, -1 of the other
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -198,3 +198,28 @@ def test_full_batch_descent_arrives_at_the_logistic_optimum() -> None:
 def assert_close_to_optimum(ours: np.ndarray, theirs: Any, relative: float) -> None:
     b = np.array([*np.ravel(theirs.intercept_), *np.ravel(theirs.coef_)])
     np.testing.assert_allclose(ours, b, rtol=0, atol=relative * np.abs(b).max())
+
+
+# ---- float32
+
+
+@pytest.mark.parametrize("schedule", ["constant", "invscaling"])
+@pytest.mark.parametrize("loss", ["HalfSquared", "Huber", "Log", "SquaredHinge"])
+def test_float32(loss: str, schedule: str) -> None:
+    """scikit-learn's coefficients are float32 when its data are; its intercept never is."""
+    our_loss, their_loss = LOSSES[loss]
+    rate, their_rate = SCHEDULES[schedule]
+    binary = isinstance(our_loss, sf.LogisticRegression._losses)
+    X, y = breast_cancer() if binary else diabetes()
+    X = X.astype(np.float32)
+    kind = linear_model.SGDClassifier if binary else linear_model.SGDRegressor
+    options = {"shuffle": False, "tol": None, "max_iter": 2, "penalty": None}
+    sgd = kind(**their_loss, **their_rate, **options).fit(X, y if binary else y.astype(np.float32))
+    assert sgd.coef_.dtype == np.float32
+    model = (sf.LogisticRegression if binary else sf.LinearRegression)(
+        sf.optim.SGD(rate(our_loss)), our_loss, dtype="float32"
+    )
+    theirs = np.array([*np.ravel(sgd.intercept_), *np.ravel(sgd.coef_)])
+    for kernel in ("numpy", "compiled"):
+        ours = fit_offline(model, X, y, epochs=2, kernel=kernel).parameters
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4 * np.abs(theirs).max())
