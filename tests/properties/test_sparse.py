@@ -21,7 +21,7 @@ from streamfit.core.learner import LinearLearner
 from streamfit.offline import fit_offline
 from streamfit.testing.conformance import assert_close, closeness, parameters, step_size
 from streamfit.testing.forms import FORMS, NAMED, Samples, feed
-from streamfit.testing.strategies import OPTIMIZERS, cuts, fresh, learning_rates
+from streamfit.testing.strategies import OPTIMIZERS, cuts, dtypes, fresh, learning_rates
 
 pytestmark = pytest.mark.filterwarnings("ignore::streamfit.errors.UpdateRefusedWarning")
 
@@ -62,7 +62,7 @@ def test_every_optimizer(kind: type[LinearLearner], optimizer: str, draw: st.Dat
         l1=0.0 if optimizer == "ftrl_proximal" else draw.draw(st.sampled_from([0.0, 0.01])),
         max_weight=draw.draw(st.sampled_from([None, 0.0771239])),
         features=sf.FeatureIndex(data.names),
-        dtype=draw.draw(st.sampled_from(["float64", "float32"])),
+        dtype=draw.draw(dtypes(chosen)),
     )
     dense = fresh(model)
     feed(dense, data, [("rows", 0, len(data))])
@@ -193,13 +193,14 @@ def test_hashed_features_in_every_form(draw: st.DataObject) -> None:
     y: Any = X.sum(axis=1) + rng.normal(size=12)
     if kind is sf.SoftmaxRegression:
         y = np.digitize(y, [-0.5, 0.5])
+    chosen = draw.draw(OPTIMIZERS[name](learning_rates()))
     data = Samples(list(range(9)) if numbered else [f"f{j}" for j in range(9)], X, y, None)
     model = kind(
-        draw.draw(OPTIMIZERS[name](learning_rates())),
+        chosen,
         batch_size=draw.draw(st.sampled_from([1, 5, None])),
         l2=draw.draw(st.sampled_from([0.0, 0.1])),
         features=sf.HashedFeatures(bits=bits),
-        dtype=draw.draw(st.sampled_from(["float64", "float32"])),
+        dtype=draw.draw(dtypes(chosen)),
     )
     digests = {}
     stop = draw.draw(st.integers(0, 12))
