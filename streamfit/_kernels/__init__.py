@@ -14,7 +14,7 @@ try:
         softmax,
     )
     from streamfit._kernels.hashing import HashedFeatures
-    from streamfit._kernels.linear import LinearKernel
+    from streamfit._kernels.linear import LinearKernel, Snapshot
 except ImportError as error:
     from streamfit.errors import MissingDependencyError
 
@@ -28,6 +28,7 @@ __all__ = [
     "FeatureIndex",
     "HashedFeatures",
     "LinearKernel",
+    "Snapshot",
     "exact_label",
     "exp",
     "learning_rate",

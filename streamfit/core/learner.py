@@ -13,7 +13,14 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
-from streamfit._kernels import OPTIMIZERS, FeatureIndex, HashedFeatures, LinearKernel, exact_label
+from streamfit._kernels import (
+    OPTIMIZERS,
+    FeatureIndex,
+    HashedFeatures,
+    LinearKernel,
+    Snapshot,
+    exact_label,
+)
 from streamfit.core import frames, losses, optim, schedules, sparse
 from streamfit.core.features import check_features, features_config, features_from_config
 from streamfit.core.scaler import StandardScaler, scaler_from_config
@@ -170,14 +177,45 @@ class LinearLearner(LinearKernel):
             When a row is refused; it names row and feature, and nothing of the call has been
             learned then.
         """
-        block = self._as_block(X, y, w)
-        self._target_name = getattr(y, "name", None)
         before = self.snapshot()
         try:
+            if self._learn_at_once(X, y, w, before):
+                return
+            block = self._as_block(X, y, w)
+            self._target_name = getattr(y, "name", None)
             self.learn_block(block, 0, len(block))
         except BaseException:
             self.restore(before)
             raise
+
+    def _learn_at_once(self, X: Any, y: Any, w: Any, before: Snapshot) -> bool:
+        """Learn arrays that are as the kernel wants them: small batches are mostly overhead.
+
+        Returns whether it was done. A bad sample is left to the usual way, which says where it is.
+        """
+        if (
+            type(X) is not np.ndarray
+            or type(y) is not np.ndarray
+            or w is not None
+            or X.dtype != self.dtype
+            or X.ndim != 2
+            or X.shape[1] != len(self.index)
+            or y.shape != X.shape[:1]
+            or y.dtype.kind not in "fiub"
+            or self._classes is not None
+            or self.hashing is not None
+            or not X.flags.c_contiguous
+            or not X.shape[1]
+        ):
+            return False
+        labels = y if y.dtype == np.float64 and y.flags.c_contiguous else y.astype(np.float64)
+        try:
+            self.learn_table(X, labels, None)
+        except BadSampleError:
+            self.restore(before)
+            return False
+        self._target_name = None
+        return True
 
     def learn_block(
         self, block: Block, start: int, stop: int, predictors: FloatArray | None = None
