@@ -149,9 +149,7 @@ def test_bad_crc_batch(kafka: LocalKafka, client: str, tmp_path: Path) -> None:
 
 def test_timestamps_1970_2099(kafka: LocalKafka, client: str, tmp_path: Path) -> None:
     """Order is by offset; what the producers' clocks say moves nothing."""
-    topic = new_topic(
-        kafka, **{"message.timestamp.after.max.ms": str(2**62), "retention.ms": "-1"}
-    )
+    topic = new_topic(kafka, **{"message.timestamp.after.max.ms": str(2**62), "retention.ms": "-1"})
     producer = Producer({"bootstrap.servers": kafka.bootstrap_servers})
     stamps = [4_102_444_800_000, 1, 1_700_000_000_000]  # 2099, 1970, between
     samples = [({"a": i / 7, "b": float(i % 3)}, i % 2 == 0) for i in range(300)]
