@@ -379,8 +379,12 @@ def _check_lengths(block: Block) -> None:
     n = len(block)
     parts = {"x": block.x, "offsets": block.offsets, "w": block.w, "raw": block.raw}
     for name, values in parts.items():
-        if values is not None and len(values) != n:
+        if values is None:
+            continue
+        shape = getattr(values, "shape", None)  # which a sparse matrix has, and no length
+        found = len(values) if shape is None else shape[0]
+        if found != n:
             raise SourceError(
                 f"source {block.source!r} handed out a block of {n} labels whose {name} has "
-                f"{len(values)} entries"
+                f"{found} entries"
             )
