@@ -240,6 +240,7 @@ class ConfluentClient:
 
     def close(self) -> None:
         """See `Client`."""
+        self._admin = None  # it has no `close`, and ends when nothing refers to it any more
         self._consumer.close()
 
     def _offsets(self, partitions: list[int], which: int, deadline: float) -> dict[int, int]:

@@ -6,8 +6,6 @@ import io
 import zlib
 from typing import Any
 
-from streamfit.errors import SourceError
-
 __all__ = ["MAX_BATCH_BYTES", "gunzip", "unlz4", "unzstd"]
 
 MAX_BATCH_BYTES = 1 << 26
@@ -16,7 +14,7 @@ MAX_BATCH_BYTES = 1 << 26
 
 def _bounded(inflated: bytes) -> bytes:
     if len(inflated) > MAX_BATCH_BYTES:
-        raise SourceError(
+        raise ValueError(
             f"a compressed batch of records holds more than {MAX_BATCH_BYTES >> 20} MiB"
         )
     return inflated

@@ -28,7 +28,6 @@ from streamfit.errors import (
     LostOffsetsError,
     MissingDependencyError,
     SourceError,
-    StreamfitError,
 )
 
 __all__ = ["KafkaPythonClient", "KafkaPythonProducer"]
@@ -240,8 +239,6 @@ def _translated(topic: str, doing: str) -> Iterator[None]:
         if _is_refusal(error):
             kind = AuthenticationError
         raise kind(f"topic {topic!r}: cannot {doing}: {error}") from error
-    except StreamfitError:
-        raise
     except OSError as error:
         raise BrokerUnavailableError(f"topic {topic!r}: cannot {doing}: {error}") from error
     except Exception as error:  # such as a failed decompression, whose error is anyone's

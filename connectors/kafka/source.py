@@ -339,6 +339,9 @@ class KafkaSource:
                     raise DecodeError("tombstone: the record has no value")
                 x, y, w = self.decoder(value)
             except BadSampleError as error:
+                # Its traceback leads to this frame and so back to it: a cycle that keeps all
+                # values of the poll until the garbage collector comes, which may be long.
+                error.__context__ = error.__traceback__ = None
                 errors[len(ys)] = error.at(self.topic, partition, offset)
                 x, y, w = {}, 0, None
             except Exception as error:

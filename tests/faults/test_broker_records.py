@@ -80,40 +80,49 @@ def send(kafka: LocalKafka, topic: str, value: bytes, compression: str = "none")
     assert producer.flush(60) == 0
 
 
-@pytest.mark.parametrize("compression", ["gzip", "lz4", "zstd"])
-def test_gzip_bomb(kafka: LocalKafka, client: str, compression: str) -> None:
-    """A few hundred kilobytes that inflate to 200 MB.
+def test_gzip_bomb(kafka: LocalKafka, client: str) -> None:
+    """A hundred kilobytes that inflate to 100 MB.
 
-    With kafka-python we inflate, up to a bound. librdkafka inflates before it shows anything, and
-    has a bound for Zstandard alone: there the record is refused afterwards, and its memory let go.
+    With kafka-python we inflate, up to a bound. librdkafka inflates before it shows anything, so
+    there the record is refused afterwards, and its memory let go.
     """
     topic = new_topic(kafka)
     produce(kafka, topic, [(0, b'{"y": 0}')])
-    send(kafka, topic, b'{"y": 1, "x": "' + b" " * (200 * MIB) + b'"}', compression)
+    send(kafka, topic, b'{"y": 1, "x": "' + b" " * (100 * MIB) + b'"}', "gzip")
     produce(kafka, topic, [(0, b'{"y": 2}')])
     found = read(kafka, topic, client)
-    if client == "kafka-python" or compression == "zstd":
+    if client == "kafka-python":
         assert found["good"] == [0]
         assert topic in found["error"]
-        assert found["peak"] < 200
+        assert "64 MiB" in found["error"]
+        assert found["peak"] < 180
     else:
         assert (found["good"], found["error"]) == ([0, 2], None)
         assert len(found["bad"]) == 1
-        assert found["peak"] < 500
-    assert found["after"] < 100
+        assert found["peak"] < 300
+        assert found["after"] < 50
+
+
+@pytest.mark.parametrize("compression", ["lz4", "snappy", "zstd"])
+def test_compressed_topic(kafka: LocalKafka, client: str, compression: str) -> None:
+    topic = new_topic(kafka)
+    produce(kafka, topic, [(0, b'{"y": 0}')])
+    send(kafka, topic, b'{"y": 1, "x": "' + b" " * MIB + b'"}', compression)
+    found = read(kafka, topic, client)
+    assert (found["good"], len(found["bad"]), found["error"]) == ([0], 1, None)
 
 
 def test_oversize(kafka: LocalKafka, client: str) -> None:
     """Records larger than a fetch come one by one, and the decoder refuses them unread."""
     topic = new_topic(kafka, **{"max.message.bytes": str(32 * MIB)})
     produce(kafka, topic, [(0, b'{"y": 0}')])
-    for _ in range(12):
+    for _ in range(24):
         send(kafka, topic, b'{"y": 1, "x": "' + b"x" * (12 * MIB) + b'"}')
     produce(kafka, topic, [(0, b'{"y": 2}')])
     found = read(kafka, topic, client)
     assert (found["good"], found["error"]) == ([0, 2], None)
-    assert len(found["bad"]) == 12
-    assert found["peak"] < 130
+    assert len(found["bad"]) == 24
+    assert found["peak"] < 200  # of 288 MB
 
 
 def test_bad_crc_batch(kafka: LocalKafka, client: str, tmp_path: Path) -> None:
@@ -158,7 +167,7 @@ def test_timestamps_1970_2099(kafka: LocalKafka, client: str, tmp_path: Path) ->
         producer.produce(topic, value, partition=0, timestamp=stamps[i % 3])
     assert producer.flush(30) == 0
     model = sf.LogisticRegression(sf.optim.Adam(0.1), batch_size=7)
-    report = train(source_of(kafka, topic, client), tmp_path, model, max_samples=150)
+    report = train(source_of(kafka, topic, client), tmp_path, model, max_samples=147)
     model = sf.LogisticRegression(sf.optim.Adam(0.1), batch_size=7)
     report = train(source_of(kafka, topic, client), tmp_path, model)
     offline = sf.LogisticRegression(sf.optim.Adam(0.1), batch_size=7)
