@@ -1,4 +1,4 @@
-"""Faults 43, 44: numbers that explode change no weight, and never in silence."""
+"""Faults 43 to 45: numbers that explode or stand still change no weight, and never in silence."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import streamfit as sf
-from streamfit.errors import UpdateRefusedWarning
+from streamfit.errors import BadSampleError, UpdateRefusedWarning
 
 OPTIMIZERS = [
     sf.optim.SGD(0.1),
@@ -103,3 +103,18 @@ def test_unseen_feature_counts_nothing_until_it_is_learned() -> None:
     assert model.predict_one({"a": 0.5, "b": 0.5, "never": 1e300}) == known
     model.learn_one({"a": 0.5, "never": 1.0}, 1.0)
     assert all(map(math.isfinite, model.weights.values()))
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_scaler_zero_variance(dtype: str) -> None:
+    """A feature that never changes is 0 when scaled, and what overflows a variance is refused."""
+    model = sf.LogisticRegression(sf.optim.SGD(0.1), scaler=sf.StandardScaler(), dtype=dtype)
+    for i in range(50):
+        model.learn_one({"constant": 1e6, "zero": 0.0, "moving": float(i % 3)}, i % 2 == 0)
+    assert model.weights["constant"] == model.weights["zero"] == 0.0
+    assert model.weights["moving"] != 0.0
+    assert all(np.isfinite(p) for p in model.predict_proba_one({"constant": 1e30}).values())
+    before = model.digest()
+    with pytest.raises(BadSampleError):
+        model.learn_one({"constant": 1e300, "moving": 1.0}, True)
+    assert model.digest() == before
