@@ -30,8 +30,10 @@ def counting_model() -> sf.LinearRegression:
     )
 
 
-def source_of(kafka: LocalKafka, topic: str, client: str, **options: Any) -> KafkaSource:
-    options = {"bootstrap_servers": kafka.bootstrap_servers, "stop_at_end": True, **options}
+def source_of(kafka: LocalKafka | None, topic: str, client: str, **options: Any) -> KafkaSource:
+    if kafka is not None:
+        options = {"bootstrap_servers": kafka.bootstrap_servers, **options}
+    options = {"stop_at_end": True, **options}
     return KafkaSource(topic, decoder=JSONDecoder("y"), client=client, **options)
 
 

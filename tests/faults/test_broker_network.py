@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +15,7 @@ import confluent_kafka
 import kafka as kafka_python
 import pytest
 
-from streamfit.errors import BrokerUnavailableError
+from streamfit.errors import BrokerUnavailableError, SourceError
 from streamfit.testing import LocalKafka, Proxy
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -135,6 +138,34 @@ def test_connection_latency(kafka: LocalKafka, proxy: Proxy, client: str, tmp_pa
         run.until(200 * i + 1)
     run.end()
     check(kafka, topic, tmp_path, names(600))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\x7f\xff\xff\xff" + b"x" * 5000, b"\xff" * 5000, b""],
+    ids=["http", "giant", "negative", "nothing"],
+)
+def test_not_a_broker(client: str, answer: bytes, tmp_path: Path) -> None:
+    """Something else listens there: an error in bounded time, whatever it says."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    connection, _ = server.accept()
+                    with connection:
+                        connection.recv(100)
+                        connection.sendall(answer)
+
+        threading.Thread(target=serve, daemon=True).start()
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        source = source_of(None, "any", client, bootstrap_servers=address)
+        source._feed.connect_seconds = 1.0
+        began = time.monotonic()
+        with pytest.raises(SourceError, match="any"):
+            train(source, tmp_path)
+        assert time.monotonic() - began < 10
+        server.shutdown(socket.SHUT_RDWR)
 
 
 class _Deaf:
