@@ -360,6 +360,9 @@ cdef class LinearKernel:
             for k in range(self.m.n_outputs):
                 memset(<char*>self.m.grad + (k * self.m.stride + SF_PAD + old) * self.itemsize, 0,
                        (columns - old) * self.itemsize)
+            if self.m.standardize:  # a refused sample leaves statistics in the spare arrays
+                memset(self.m.mean_of + SF_PAD + old, 0, (columns - old) * sizeof(double))
+                memset(self.m.variance_of + SF_PAD + old, 0, (columns - old) * sizeof(double))
             self.m.n_features = columns
         return 0
 

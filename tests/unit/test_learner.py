@@ -446,3 +446,13 @@ def test_ftrl_s_share_of_a_micro_batch_scales_the_gradient_not_every_weight() ->
 def test_ftrl_has_an_l1_of_its_own() -> None:
     with pytest.raises(ConfigurationError, match="use its own l1"):
         sf.LinearRegression(sf.optim.FTRLProximal(), l1=0.1)
+
+
+def test_a_refused_sample_leaves_nothing_in_the_statistics_of_its_new_features() -> None:
+    model, expected = (sf.LinearRegression(scaler=sf.StandardScaler()) for _ in range(2))
+    for x in ({"a": 1.0}, {"a": 2.0}, {"a": 4.0, "b": 3.0}, {"a": 3.0, "b": 1.0}):
+        with pytest.raises(BadSampleError):
+            model.learn_one({"a": float("nan"), "new": 7.0}, 1.0)
+        model.learn_one(x, 1.0)
+        expected.learn_one(x, 1.0)
+    assert model.digest() == expected.digest()
