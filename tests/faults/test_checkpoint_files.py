@@ -205,18 +205,21 @@ def test_kill9_random(tmp_path: Path) -> None:
         with Checkpointer(tmp_path) as checkpointer:
             found = checkpointer.latest()
             k = 0 if found is None else found.number
+            os.write(begun, b".")
             while True:
                 k += 1
                 checkpointer.save(checkpoint(k, size=250_000))
 
     last = 0
     torn = 0
+    beginning, begun = os.pipe()
     for _ in range(30):
         if (pid := os.fork()) == 0:
             try:
                 save_forever()
             finally:
                 os._exit(1)
+        assert os.read(beginning, 1)  # on a busy machine that takes longer than a save
         time.sleep(chance.uniform(0.0, 0.06))
         os.kill(pid, signal.SIGKILL)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
@@ -225,6 +228,8 @@ def test_kill9_random(tmp_path: Path) -> None:
         k = 0 if found is None else told(found)
         assert k >= last
         last = k
+    os.close(beginning)
+    os.close(begun)
     assert last > 0
     assert torn > 0, "no kill fell into a write"
 

@@ -30,7 +30,7 @@ import streamfit as sf
 from streamfit.testing import LocalKafka
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "faults")]
-import worker as program  # noqa: E402
+import soak_worker as program  # noqa: E402
 from storm import PARTITIONS, Producer, Storm, Worker  # noqa: E402
 from topics import records  # noqa: E402
 

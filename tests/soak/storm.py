@@ -21,7 +21,7 @@ from kafka.errors import KafkaError
 from streamfit.errors import BrokerUnavailableError, DeadLetterError
 from streamfit.testing import LocalKafka
 
-WORKER = Path(__file__).with_name("worker.py")
+WORKER = Path(__file__).with_name("soak_worker.py")
 PARTITIONS = 3
 FAR = 1e12
 GRACE_SECONDS = 60
