@@ -939,10 +939,10 @@ cdef class LinearKernel:
 
     cdef object _gradient(self):
         """The pending gradient; zeros where a sparse one has never been written to."""
-        cdef Py_ssize_t j
         out = self._copy_out(<char*>self.m.grad)
         if self.m.sparse_pending:
-            out[..., [1 + j for j in range(self.m.n_features) if not self.m.mark[j]]] = 0.0
+            touched = np.asarray(<uint8_t[:self.m.n_features]>self.m.mark)
+            out[..., 1:][..., touched == 0] = 0.0
         return out
 
     cdef int _copy_in(self, char* array, values) except -1:

@@ -176,6 +176,11 @@ class LinearLearner(LinearKernel):
         BadSampleError
             When a row is refused; it names row and feature, and nothing of the call has been
             learned then.
+
+        Notes
+        -----
+        To be all or nothing each call keeps a copy of the model meanwhile, which costs O(features):
+        with many more features than a table has numbers use `learn_one`, or a `Trainer`.
         """
         before = self.snapshot()
         try:
