@@ -23,7 +23,7 @@ from streamfit.sources import ArraySource, IterableSource
 from streamfit.trainer import Trainer
 
 if typing.TYPE_CHECKING:
-    from streamfit import offline
+    from streamfit import offline, plot
     from streamfit.core.linear import LinearRegression, LogisticRegression
     from streamfit.core.softmax import SoftmaxRegression
 
@@ -49,6 +49,7 @@ __all__ = [
     "losses",
     "offline",
     "optim",
+    "plot",
     "schedules",
     "types",
 ]
@@ -59,6 +60,7 @@ __version__ = "0.1.0"
 # and so does what few programs need.
 _LAZY = {
     "offline": "streamfit.offline",
+    "plot": "streamfit.plot",
     "LinearRegression": "streamfit.core.linear",
     "LogisticRegression": "streamfit.core.linear",
     "SoftmaxRegression": "streamfit.core.softmax",

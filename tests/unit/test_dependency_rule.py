@@ -127,6 +127,7 @@ def test_the_textbook_loop_never_imports_the_kernels() -> None:
         "rich",
         "typer",
         "keras",
+        "matplotlib",
         "ray",
         "sklearn",
     ],

@@ -37,6 +37,7 @@ def test_streamfit() -> None:
         "losses",
         "offline",
         "optim",
+        "plot",
         "schedules",
         "types",
     ]
@@ -113,9 +114,13 @@ def test_offline() -> None:
     assert public(sf.offline) == ["OfflineFit", "fit_offline"]
 
 
+def test_plot() -> None:
+    assert public(sf.plot) == ["convergence", "descent_paths", "last_batch", "memory"]
+
+
 @pytest.mark.parametrize(
     "module",
-    [sf, sf.losses, sf.optim, sf.schedules, sf.offline, sf.journal, sf.errors, sf.types],
+    [sf, sf.losses, sf.optim, sf.plot, sf.schedules, sf.offline, sf.journal, sf.errors, sf.types],
 )
 def test_every_public_name_is_there_and_documented(module: types.ModuleType) -> None:
     for name in module.__all__:
