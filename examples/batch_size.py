@@ -12,12 +12,13 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from flights import flights
+from flights import Flight, flights
 from matplotlib.figure import Figure
 from river import datasets
 
@@ -36,6 +37,11 @@ def table_of(samples: Sequence[tuple[dict[str, float], bool]]) -> Table:
     for i, (x, _) in enumerate(samples):
         X[i, [names[k] for k in x]] = list(x.values())
     return X, np.array([y for _, y in samples], dtype=np.float64)
+
+
+@cache
+def first_flights(n: int) -> list[Flight]:
+    return list(flights(n))
 
 
 def name_of(batch_size: int | None) -> str:
@@ -62,7 +68,7 @@ def path(X: Any, y: Any, batch_size: int | None, updates: int, lr: float) -> Any
 
 def descent(n: int) -> Figure:
     """Will a flight be late, from the delay of its departure alone: two parameters."""
-    samples = list(flights(n))
+    samples = first_flights(n)
     X = np.array([[x["dep_delay"]] for x, _ in samples])
     y = np.array([late for _, late in samples], dtype=np.float64)
 
@@ -111,7 +117,7 @@ def convergence(table: Table, data: str, lr: float, epochs: int) -> Figure:
 
 
 def convergence_flights(n: int) -> Figure:
-    return convergence(table_of(list(flights(n))), "Flights", lr=0.3, epochs=5)
+    return convergence(table_of(first_flights(n)), "Flights", lr=0.3, epochs=5)
 
 
 def convergence_phishing(n: int) -> Figure:
@@ -128,11 +134,11 @@ def held(model: sf.types.Learner) -> int:
 
 
 def memory(n: int) -> Figure:
-    """What is held when the micro-batch is about to be complete."""
+    """Measure what is held when the micro-batch is about to be complete."""
     os.environ.setdefault("KERAS_BACKEND", "jax")
     import keras
 
-    X, y = table_of(list(flights(min(n, 5000))))
+    X, y = table_of(first_flights(min(n, 5000)))
     network = keras.Sequential(
         [keras.Input((X.shape[1],)), keras.layers.Dense(1, activation="sigmoid")]
     )
@@ -163,7 +169,7 @@ def memory(n: int) -> Figure:
 
 def last_batch(n: int) -> Figure:
     """1,003 flights in micro-batches of 100: three are left at the end of each epoch."""
-    X, y = table_of(list(flights(1003)))
+    X, y = table_of(first_flights(n)[:1003])
     size, epochs, lr = 100, 20, 0.3
     steps: dict[str, list[float]] = {}
     losses: dict[str, list[float]] = {}
@@ -190,7 +196,9 @@ def last_batch(n: int) -> Figure:
             f"  loss after {epochs} epochs {losses[policy][-1]:.4f}"
         )
     return sf.plot.last_batch(
-        steps, losses, title="1,003 flights, batch size 100: the three that are left"
+        steps,
+        losses,
+        title=f"{len(y):,} flights, batch size {size}: the {len(y) % size} that are left",
     )
 
 
@@ -205,7 +213,7 @@ PICTURES: dict[str, Callable[[int], Figure]] = {
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--n", type=int, default=10_000, help="samples, at most")
+    parser.add_argument("--n", type=int, default=10_000, help="samples, at most; 1,003 or more")
     parser.add_argument("--only", choices=PICTURES, nargs="*", default=list(PICTURES))
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "docs" / "images")
     options = parser.parse_args(arguments)

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from streamfit.core.learner import LAST_BATCH, LinearLearner
 from streamfit.core.validation import check_choice, check_integer
 from streamfit.errors import ConfigurationError
 from streamfit.types import Block, FeatureName, FloatArray
 
-__all__ = ["Curve", "AtRest", "at_rest", "learning_curve"]
+__all__ = ["AtRest", "Curve", "at_rest", "learning_curve"]
 
 
 @dataclass(frozen=True)
@@ -168,5 +167,5 @@ def learning_curve(
         seconds += time.process_time() - began
         loss = at_rest(copy, block).loss
         measured.append((float(taken), float(copy.n_updates), seconds, loss))
-    columns: npt.NDArray[np.float64] = np.array(measured).T
-    return Curve(*columns, epoch_size=n)
+    n_samples, n_updates, cpu_seconds, losses = np.array(measured).T
+    return Curve(n_samples, n_updates, cpu_seconds, losses, epoch_size=n)

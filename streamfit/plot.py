@@ -18,7 +18,7 @@ from streamfit.types import FloatArray
 try:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, NullFormatter
+    from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 except ImportError as error:
     raise MissingDependencyError(
         f'sf.plot needs matplotlib: pip install "streamfit[plot]" ({error})'
@@ -66,10 +66,7 @@ def descent_paths(
     every = np.concatenate(list(paths.values()))
     low, high = every.min(axis=0), every.max(axis=0)
     room = np.maximum(0.12 * (high - low), 1e-6)
-    a, b = (
-        np.linspace(low[i] - room[i], high[i] + room[i], 121)
-        for i in range(2)
-    )
+    a, b = (np.linspace(low[i] - room[i], high[i] + room[i], 121) for i in range(2))
     A, B = np.meshgrid(a, b)
     heights = np.asarray(loss(A, B))
     least = np.unravel_index(heights.argmin(), heights.shape)
@@ -131,9 +128,7 @@ def convergence(
         ("CPU seconds", lambda curve: curve.seconds),
     )
     for axis, (label, x) in zip(axes, x_of, strict=True):
-        for (name, curve), colour, marker in zip(
-            curves.items(), _COLOURS, _MARKERS, strict=False
-        ):
+        for (name, curve), colour, marker in zip(curves.items(), _COLOURS, _MARKERS, strict=False):
             axis.plot(
                 x(curve), curve.loss, color=colour, linewidth=1.2, label=name,
                 marker=marker, markersize=3.5, markevery=max(1, len(curve.loss) // 8),
@@ -196,7 +191,7 @@ def last_batch(
         For `"apply"`, `"scale"`, `"drop"` and `"carry"`: how far each update of one epoch moved
         the weights, the last one's included where there is one.
     losses
-        For each, the mean loss after each epoch.
+        For each, the mean loss after each epoch; drawn as the difference from the last of them.
     title
         Of the figure.
 
@@ -211,31 +206,28 @@ def last_batch(
     if not steps or steps.keys() != losses.keys():
         raise ConfigurationError("steps and losses must have the same names, and at least one")
     figure, axes = _panels(2, width=5.0, height=3.9)
-    width = 0.8 / len(steps)
+    width, reference = 0.8 / len(steps), list(steps)[-1]
     for k, ((name, lengths), colour, marker) in enumerate(
         zip(steps.items(), _COLOURS, _MARKERS, strict=False)
     ):
         at = np.arange(1, len(lengths) + 1) + (k - (len(steps) - 1) / 2) * width
         axes[0].bar(at, lengths, width=width, color=colour, label=name)
         epochs = np.arange(1, len(losses[name]) + 1)
-        axes[1].plot(
-            epochs, losses[name], color=colour, linewidth=1.2, marker=marker, markersize=3.5,
-            alpha=0.85,
-        )  # fmt: skip
+        against = np.asarray(losses[name]) - np.asarray(losses[reference])
+        axes[1].plot(epochs, against, color=colour, linewidth=1.2, marker=marker, markersize=3.5)
     longest = max(map(len, steps.values()))
     axes[0].set_xticks(range(1, longest + 1))
     axes[0].set_xlabel("update of the first epoch")
     axes[0].set_ylabel("how far it moved the weights")
     axes[1].set_xlabel("epochs")
-    axes[1].set_ylabel("mean loss of the data")
+    axes[1].xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes[1].set_ylabel(f"mean loss, less that under {reference}")
     axes[1].grid(alpha=0.25)
     _legend(figure, axes[0], len(steps))
     return _done(figure, title, bottom=0.08)
 
 
-def _panels(
-    n: int, width: float, height: float, same_y: bool = False
-) -> tuple[Figure, list[Axes]]:
+def _panels(n: int, width: float, height: float, same_y: bool = False) -> tuple[Figure, list[Axes]]:
     figure = Figure(figsize=(width * n, height))
     axes = figure.subplots(1, n, squeeze=False, sharey=same_y)[0]
     return figure, list(axes)
@@ -243,9 +235,7 @@ def _panels(
 
 def _legend(figure: Figure, axis: Axes, columns: int) -> None:
     handles, labels = axis.get_legend_handles_labels()
-    figure.legend(
-        handles, labels, loc="lower center", ncols=columns, fontsize=8.5, frameon=False
-    )
+    figure.legend(handles, labels, loc="lower center", ncols=columns, fontsize=8.5, frameon=False)
 
 
 def _done(figure: Figure, title: str, bottom: float = 0.0) -> Figure:
