@@ -17,8 +17,8 @@ from streamfit.types import Source
 __all__ = ["source_from_config", "source_from_url"]
 
 
-def source_from_url(url: str) -> Source:
-    """Make a source that ends where its data end.
+def source_from_url(url: str, **options: Any) -> Source:
+    """Make a source that ends where its data end, unless `stop_at_end=False` is among `options`.
 
     Parameters
     ----------
@@ -29,6 +29,9 @@ def source_from_url(url: str) -> Source:
         what `&format=` (`csv`, `libsvm`) says. All but `.svm` take `&weight=column` and
         `&features=a,b,c`; Kafka takes `&client=` and `&isolation_level=` as well, and several
         brokers: `kafka://one:9092,two:9092/topic`.
+    options
+        The same by keyword, before what the URL says; `features` is a list. Kafka and JSON Lines
+        take a `decoder` too, described as its `get_config` does, and Kafka `security`.
 
     Raises
     ------
@@ -41,11 +44,13 @@ def source_from_url(url: str) -> Source:
     KafkaSource('flights', bootstrap_servers='localhost:9092')
     """
     address, _, query = url.partition("?")
-    options: dict[str, Any] = dict(parse_qsl(query, keep_blank_values=True))
+    options = {**dict(parse_qsl(query, keep_blank_values=True)), **options}
     kind = "kafka" if address.startswith("kafka://") else _format(address, options)
     if "target" not in options and kind != "libsvm":
-        raise ConfigurationError(f"{url!r} does not say which field is the label: add ?target=name")
-    if "features" in options:
+        raise ConfigurationError(
+            f"target: {url!r} does not say which field is the label: add ?target=name"
+        )
+    if isinstance(options.get("features"), str):
         options["features"] = options["features"].split(",")
     fields = {name: options.pop(name) for name in _FIELDS if name in options}
     if kind == "kafka":
@@ -54,11 +59,11 @@ def source_from_url(url: str) -> Source:
             "id": "KafkaSource",
             "topic": unquote(parts.path.strip("/")),
             "bootstrap_servers": parts.netloc,
-            "decoder": {"id": "JSONDecoder", **fields},
+            "decoder": {**options.pop("decoder", _JSON), **fields},
             **options,
         }
     elif kind == "jsonl":
-        decoder = {"id": "JSONDecoder", **fields}
+        decoder = {**options.pop("decoder", _JSON), **fields}
         config = {"id": "JSONLinesSource", "path": address, "decoder": decoder, **options}
     else:
         name = _FILES[kind]
@@ -85,7 +90,7 @@ def source_from_config(config: dict[str, Any]) -> Source:
         if "source" in options:
             options["source"] = source_from_config(options["source"])
         if kind == "KafkaSource":
-            options["stop_at_end"] = True
+            options.setdefault("stop_at_end", True)
             if options.get("security") is not None:
                 options["security"] = Security(**options["security"])
         return _SOURCES[kind](**options)
@@ -116,6 +121,7 @@ def _imported(module: str, name: str) -> Callable[..., Any]:
     return make
 
 
+_JSON = {"id": "JSONDecoder"}
 _FORMATS = {
     "csv": "csv",
     "jsonl": "jsonl",

@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from streamfit.cli import proof, states
+from streamfit.cli import proof, states, train
 from streamfit.cli.app import app
 from streamfit.errors import StreamfitError
 
 __all__ = ["main"]
 
-COMMANDS = (proof, states)
+COMMANDS = (train, proof, states)
 """The files of commands; being imported they add themselves to `app`, in this order."""
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from connectors.describe import source_from_config, source_from_url
-from streamfit.cli.app import Exit, Option, State, app
+from streamfit.cli.app import Exit, Option, State, command
 from streamfit.errors import ConfigurationError, StreamfitError
 from streamfit.types import Source
 from streamfit.verification import load
@@ -18,7 +18,7 @@ __all__ = ["verify"]
 EQUAL, DIFFERENT, NOT_VERIFIED = 0, 1, 2
 
 
-@app.command(epilog="Exit code 0: equal; 1: different; 2: could not be verified.")
+@command(epilog="Exit code 0: equal; 1: different; 2: could not be verified.")
 def verify(
     state: State,
     source: Annotated[

@@ -7,14 +7,14 @@ from dataclasses import asdict
 from typing import Annotated
 
 from streamfit import state_directory
-from streamfit.cli.app import Option, State, app
+from streamfit.cli.app import Option, State, command
 from streamfit.state_directory import Summary
 from streamfit.terminal import print_table
 
 __all__ = ["checkpoints", "rollback", "takeover"]
 
 
-@app.command()
+@command()
 def checkpoints(
     state: State,
     as_json: Annotated[
@@ -32,7 +32,7 @@ def checkpoints(
         print(f"no checkpoints in {state}")
 
 
-@app.command()
+@command()
 def rollback(
     state: State,
     to: Annotated[int, Option(metavar="N", help="Number of the checkpoint to go back to.")],
@@ -46,7 +46,7 @@ def rollback(
     print(f"{state} is back at checkpoint {to}; removed {removed or 'nothing'}")
 
 
-@app.command()
+@command()
 def takeover(state: State) -> None:
     """Shut out a process that holds the directory and cannot be killed.
 
