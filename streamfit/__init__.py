@@ -17,6 +17,7 @@ from streamfit.core import losses, optim, schedules
 from streamfit.core.features import FeatureIndex, HashedFeatures
 from streamfit.core.scaler import StandardScaler
 from streamfit.dead_letters import DeadLetters
+from streamfit.drift import DriftMonitor, RaiseLearningRate
 from streamfit.exits import exit_codes
 from streamfit.report import Progress, TrainingReport
 from streamfit.sources import ArraySource, IterableSource
@@ -32,12 +33,14 @@ __all__ = [
     "Checkpoint",
     "Checkpointer",
     "DeadLetters",
+    "DriftMonitor",
     "FeatureIndex",
     "HashedFeatures",
     "IterableSource",
     "LinearRegression",
     "LogisticRegression",
     "Progress",
+    "RaiseLearningRate",
     "SoftmaxRegression",
     "StandardScaler",
     "Trainer",

@@ -2,7 +2,7 @@ r"""The journal's files: entries in a few bytes, in frames whose checksums form 
 
 ::
 
-    file   = "streamfit journal 1\n"  number (u32)  frame*
+    file   = "streamfit journal 2\n"  number (u32)  frame*
     frame  = length (u32)  checksum (8 bytes)  payload
     entry  = varint (argument << 3 | kind)  varint*
 
@@ -11,11 +11,16 @@ file's first frame continues the chain of the file before. So the last checksum,
 checkpoint keeps, stands for every byte of every file: nothing can be changed, taken out or put in
 without showing. A payload is readable by itself: it names its partitions, and offsets are
 relative to the end of the partition's segment before it in the same payload.
+
+Format 2 knows `Action`: what a callback did to the model between two samples, as a name and JSON
+parameters. A new kind of action needs a name in `streamfit.actions` and no change here. Files of
+format 1, which had none, are read as well; a run that resumes from one begins another file.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -25,6 +30,7 @@ from typing import Any, BinaryIO, Self, TypeAlias
 
 from streamfit._durable import fsync_directory, os_errors
 from streamfit.errors import CheckpointCorruptError, CheckpointError
+from streamfit.types import Action
 
 __all__ = [
     "FLUSHES",
@@ -54,12 +60,14 @@ FLUSHES = (
 REASONS = ("BadSampleError", "DecodeError")
 """The classes of what makes a sample bad; never reorder, only append."""
 
-_MAGIC = b"streamfit journal 1\n"
+_MAGIC = b"streamfit journal 2\n"
+_MAGICS = (b"streamfit journal 1\n", _MAGIC)
 _NAME = re.compile(r"journal-([0-9]{8,})\.bin")
 _CHECKSUM = 8
 _FINGERPRINT = 4
 _MAX_PAYLOAD = 1 << 24  # far above what is ever written
 _PARTITION, _DENSE, _SPARSE, _SKIPPED, _DEAD_LETTER, _FLUSH, _EPOCH, _MARK = range(8)
+_ACTION = 1 << 3 | _EPOCH  # all eight kinds are taken; an epoch has no argument
 
 
 # ---- entries
@@ -118,7 +126,7 @@ class Mark:
         return cls(digest[: 2 * _FINGERPRINT])
 
 
-Entry: TypeAlias = Segment | Skipped | Flush | Epoch | Mark
+Entry: TypeAlias = Segment | Skipped | Flush | Epoch | Action | Mark
 
 
 # ---- a payload
@@ -163,6 +171,10 @@ def encode(entries: Iterable[Entry]) -> bytes:
                 _put(out, FLUSHES.index((reason, last_batch)) << 3 | _FLUSH)
             case Epoch():
                 _put(out, _EPOCH)
+            case Action(name=name, parameters=parameters):
+                text = json.dumps([name, parameters], sort_keys=True, allow_nan=False).encode()
+                _put(out, _ACTION, len(text))
+                out.extend(text)
             case Mark(fingerprint=fingerprint):
                 _put(out, _MARK)
                 out.extend(bytes.fromhex(fingerprint))
@@ -184,7 +196,7 @@ def decode(payload: bytes) -> list[Entry]:
     """
     try:
         return list(_decoded(payload))
-    except (ValueError, IndexError) as error:
+    except (ValueError, IndexError, RecursionError) as error:
         raise CheckpointCorruptError(f"the journal is corrupt: {error}") from error
 
 
@@ -234,10 +246,20 @@ def _decoded(payload: bytes) -> Iterator[Entry]:
             ends[argument] = offset + 1
         elif kind == _FLUSH:
             yield Flush(*FLUSHES[argument])
-        elif kind == _EPOCH:
+        elif kind == _EPOCH and argument == 0:
             yield Epoch()
+        elif kind == _EPOCH:
+            yield _action(argument, take_bytes(take()))
         else:
             yield Mark(take_bytes(_FINGERPRINT).hex())
+
+
+def _action(argument: int, text: bytes) -> Action:
+    found = json.loads(text) if argument == 1 else None
+    match found:
+        case [str(name), dict(parameters)]:
+            return Action(name, parameters)
+    raise ValueError(f"no action: {text[:80]!r}")
 
 
 def _put(out: bytearray, *values: int) -> None:
@@ -297,6 +319,7 @@ class Files:
         self._directory = directory
         self._max_bytes = max_bytes
         self._file: BinaryIO | None = None
+        self._is_old = False  # the file is of a format that is only read
         with os_errors(f"cannot open the journal in {directory}"):
             # From the last file back, so that a crash in between leaves no hole.
             for number, path in sorted(_files(directory).items(), reverse=True):
@@ -306,6 +329,7 @@ class Files:
             if end is not None:
                 self._number, self._chain = end.file, bytes.fromhex(end.checksum)
                 self._file = _path(directory, end.file).open("r+b")
+                self._is_old = self._file.read(len(_MAGIC)) != _MAGIC
                 self._file.truncate(end.length)
                 self._file.seek(end.length)
                 os.fsync(self._file.fileno())
@@ -314,7 +338,7 @@ class Files:
     def append(self, payload: bytes) -> None:
         """Write one frame; `sync` makes it durable."""
         with os_errors(f"cannot write the journal in {self._directory}"):
-            if self._file is None or self._file.tell() >= self._max_bytes:
+            if self._file is None or self._is_old or self._file.tell() >= self._max_bytes:
                 self._rotate()
             assert self._file is not None
             self._chain = _chained(self._chain, payload)
@@ -339,7 +363,7 @@ class Files:
             self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
-        self._number += 1
+        self._number, self._is_old = self._number + 1, False
         self._file = _path(self._directory, self._number).open("xb")
         header = _MAGIC + self._number.to_bytes(4, "little")
         self._file.write(header)
@@ -365,9 +389,9 @@ def read(directory: Path, end: End) -> Iterator[bytes]:
                     if size < end.length:
                         raise ValueError(f"it has {size} bytes, {end.length} were saved")
                     size = end.length
-                header = _MAGIC + number.to_bytes(4, "little")
-                if file.read(len(header)) != header:
-                    raise ValueError("it does not begin as a journal of format 1")
+                header = file.read(len(_MAGIC) + 4)
+                if header not in [magic + number.to_bytes(4, "little") for magic in _MAGICS]:
+                    raise ValueError("it does not begin as a journal of format 1 or 2")
                 chain = _chained(chain, header)
                 while (at := file.tell()) < size:
                     head = file.read(4 + _CHECKSUM)

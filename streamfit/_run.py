@@ -56,6 +56,7 @@ class Run:
         self.source = trainer.source
         self.checkpoint = trainer.checkpoint
         self._evaluation = trainer.evaluation
+        self._monitors = trainer.monitors
         self._stop = StopRequest()
         self._bad = BadSamples(trainer.bad_samples, self._stop)
         self._refused = Repeated(_log, "update_refused")
@@ -74,7 +75,8 @@ class Run:
             stack.callback(self._refused.close)
             self._begin()
             show = stack.enter_context(progress_bar(total)) if self._trainer.progress else None
-            self._listeners = [*self._trainer.callbacks, *([show] if show else [])]
+            callbacks = [one for one in self._trainer.callbacks if callable(one)]
+            self._listeners = [*callbacks, *([show] if show else [])]
             try:
                 self._train()
             except CheckpointError:
@@ -136,6 +138,7 @@ class Run:
         self.model.load_state_dict(saved.model)
         self._journal.resume(run.get("journal"))
         self._evaluation.load_state_dict(loss)
+        self._monitors.load_state_dict(run.get("monitors", []))
         self._position = dict(saved.position)
         self._resumed_at = self._n_samples
         _log.info(
@@ -214,6 +217,8 @@ class Run:
         """
         if self._remaining is not None:
             end = min(end, start + self._remaining)
+        if (room := self._monitors.room(self._n_samples)) is not None:
+            end = min(end, start + room)
         error = block.errors.get(start)
         done = start
         if end > start:
@@ -228,6 +233,8 @@ class Run:
                 if done > start:
                     self._position[block.key] = int(block.offsets[done - 1]) + 1
                     self._journal.learned(block, start, done)
+            if done > start:
+                self._monitors.ask(self._n_samples, self._journal)
             if not had_pending or self.model.n_updates > n_updates:
                 self._pending_since = time.monotonic()
             if self.model.n_refused > n_refused:
@@ -299,6 +306,7 @@ class Run:
                 "journal": self._journal.save(),
                 "source": source,
                 "source_state": held,
+                "monitors": self._monitors.state_dict(),
                 **self._evaluation.state_dict(),
             },
         )

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from streamfit.errors import BadSampleError, ConfigurationError, shown
-from streamfit.types import Block, FloatArray, Learner
+from streamfit.types import Block, FloatArray, Learner, ObservesSamples
 
 __all__ = ["Evaluation"]
 
@@ -39,6 +39,8 @@ class Evaluation:
         The learner; its `learn_block` is called here.
     metrics
         River metrics, updated in place.
+    observers
+        Monitors that are shown each prediction, before the metrics are.
 
     Raises
     ------
@@ -46,8 +48,11 @@ class Evaluation:
         When a metric does not work with the model.
     """
 
-    def __init__(self, model: Learner, metrics: Iterable[Any] = ()) -> None:
+    def __init__(
+        self, model: Learner, metrics: Iterable[Any] = (), observers: Iterable[ObservesSamples] = ()
+    ) -> None:
         self._model = model
+        self._observers = list(observers)
         self.metrics: dict[str, Any] = {}
         for metric in _flat(metrics):
             if isinstance(metric, type):
@@ -75,7 +80,8 @@ class Evaluation:
             What the model refused, and where it stopped. It is not raised, so that an error
             which a metric raises, of whatever type, is never taken for it.
         """
-        predictors = self._model.new_predictors(block) if self.metrics else None
+        scored = self.metrics or self._observers
+        predictors = self._model.new_predictors(block) if scored else None
         before = self._model.n_samples
         bad = None
         try:
@@ -97,6 +103,8 @@ class Evaluation:
                 y = bool(y) if type(label) is bool else y
             if label is None:  # nothing to say yet
                 continue
+            for observer in self._observers:
+                observer.observe(y, prediction)
             for metric in self.metrics.values():
                 wants_label = getattr(metric, "requires_labels", False)
                 metric.update(y, label if wants_label else prediction, w)

@@ -29,11 +29,12 @@ from streamfit._journal_file import (
     read,
 )
 from streamfit.errors import BadSampleError
-from streamfit.types import Block, Learner
+from streamfit.types import Action, Block, Learner
 from streamfit.verification import Difference, Verification, end_of, load, verify
 
 __all__ = [
     "FLUSHES",
+    "Action",
     "Difference",
     "Epoch",
     "Flush",
@@ -148,6 +149,10 @@ class Journal:
     def flush(self, reason: str, last_batch: str) -> None:
         """Record that the partial micro-batch is dealt with next."""
         self._add(Flush(reason, last_batch))
+
+    def acted(self, action: Action) -> None:
+        """Record that `action` is done to the model next."""
+        self._add(action)
 
     def epoch(self) -> None:
         """Record that another pass over the source begins."""

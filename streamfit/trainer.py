@@ -16,9 +16,10 @@ from streamfit.core.validation import check_choice, check_flag, check_integer, c
 from streamfit.dead_letters import DeadLetters
 from streamfit.errors import ConfigurationError
 from streamfit.evaluation import Evaluation
+from streamfit.monitors import Monitors
 from streamfit.report import Progress, TrainingReport
 from streamfit.sources import IterableSource
-from streamfit.types import Learner, Source
+from streamfit.types import Learner, Monitor, Source
 
 __all__ = ["Trainer"]
 
@@ -59,7 +60,8 @@ class Trainer:
         Samples to learn in all, those before a resume included; then the stream is taken to
         have ended.
     callbacks
-        Functions called with a `Progress` every 1024 samples, or sooner when a block ends.
+        Functions called with a `Progress` every 1024 samples, or sooner when a block ends; and
+        monitors, such as `DriftMonitor`, which may act on the model (`streamfit.types.Monitor`).
     progress
         Show a progress bar, where there is a terminal.
 
@@ -92,7 +94,7 @@ class Trainer:
         max_bad_ratio: float | None = None,
         bad_window: int = 1000,
         max_samples: int | None = None,
-        callbacks: Iterable[Callable[[Progress], object]] = (),
+        callbacks: Iterable[Callable[[Progress], object] | Monitor] = (),
         progress: bool = False,
     ) -> None:
         if not isinstance(model, Learner):
@@ -108,10 +110,11 @@ class Trainer:
             None if max_samples is None else check_integer("max_samples", max_samples, minimum=0)
         )
         self.callbacks = list(callbacks)
-        if not all(map(callable, self.callbacks)):
-            raise ConfigurationError("callbacks must be functions of a Progress")
+        if not all(callable(one) or isinstance(one, Monitor) for one in self.callbacks):
+            raise ConfigurationError("callbacks must be functions of a Progress, or monitors")
+        self.monitors = Monitors(self.callbacks, model)
         self.progress = check_flag("progress", progress)
-        self.evaluation = Evaluation(model, metrics)
+        self.evaluation = Evaluation(model, metrics, self.monitors.observers)
         self.source: Source = (
             source
             if isinstance(source, Source)

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from streamfit.errors import BadSampleError
 
 __all__ = [
+    "Action",
     "Block",
     "CommitsOffsets",
     "DeadLetterQueue",
@@ -26,6 +27,8 @@ __all__ = [
     "KeepsState",
     "Label",
     "Learner",
+    "Monitor",
+    "ObservesSamples",
     "Position",
     "ReportsLag",
     "Sample",
@@ -58,6 +61,22 @@ Position: TypeAlias = dict[str, int]
 
 StateDict: TypeAlias = dict[str, Any]
 """Plain state: NumPy arrays and JSON-safe values, by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """What was done to a model between two samples; a replay does it again at the same place.
+
+    Parameters
+    ----------
+    name
+        One of those in `streamfit.actions`.
+    parameters
+        Its arguments, JSON-safe.
+    """
+
+    name: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,6 +273,39 @@ class Learner(Protocol):
 
     def digest(self) -> str:
         """Return a hash over parameters, optimizer state, counters and pending sums."""
+
+
+@runtime_checkable
+class Monitor(Protocol):
+    """A callback of a `Trainer` that may act on the model, always between the same two samples.
+
+    How samples arrive decides when a function of a `Progress` is called, but not when a monitor
+    is asked: after each `every` samples of the training, the bad ones not counted. What it decides
+    may depend on the samples and on its state, never on time or arrival; then a training that is
+    killed and resumed decides the same. What it decides is written into the journal and then done.
+    """
+
+    every: int
+
+    def check(self, model: Learner) -> None:
+        """Raise `ConfigurationError` when the model cannot do what may be decided."""
+
+    def decide(self, model: Learner, n_samples: int) -> Sequence[Action]:
+        """Say what to do now that `n_samples` have been learned."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return, JSON-safe, all that decisions depend on; it goes into the checkpoint."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a state; raise `CheckpointMismatchError` when it does not fit."""
+
+
+@runtime_checkable
+class ObservesSamples(Protocol):
+    """A monitor that is shown what was predicted for each sample before it was learned."""
+
+    def observe(self, y: Any, prediction: Any) -> None:
+        """Look at one sample: its label, and a number or each label's probability."""
 
 
 class Decoder(Protocol):

@@ -25,6 +25,7 @@ from streamfit._journal_file import (
     read,
 )
 from streamfit._segments import Key, SegmentReader
+from streamfit.actions import apply
 from streamfit.checkpoint import Checkpoint, Checkpointer
 from streamfit.core.learner import LinearLearner
 from streamfit.errors import (
@@ -34,7 +35,7 @@ from streamfit.errors import (
     UpdateRefusedWarning,
 )
 from streamfit.sources import IterableSource
-from streamfit.types import Learner, Source
+from streamfit.types import Action, Learner, Source
 
 __all__ = ["Difference", "Verification", "end_of", "fresh_model", "load", "verify"]
 
@@ -225,6 +226,8 @@ class _Replay:
                     self._learn(entry)
                 case Flush(last_batch=last_batch):
                     self._model.flush(last_batch)
+                case Action():
+                    apply(entry, self._model)
                 case Epoch():
                     self._reader.begin(next(passes))
                 case Mark():

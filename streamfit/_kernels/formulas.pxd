@@ -23,8 +23,8 @@ cdef extern from "model.h" nogil:
         int n_slots
         int uses_slot[4]
         int64_t batch_size, n_features, n_outputs, stride
-        int64_t n_samples, n_updates, n_pending, n_refused
-        double weight_pending, beta_1_power, beta_2_power, l1_total, weight_scale
+        int64_t n_samples, n_updates, n_pending, n_refused, schedule_start
+        double lr_factor, weight_pending, beta_1_power, beta_2_power, l1_total, weight_scale
         void* param
         void* next_param
         void* grad

@@ -116,6 +116,7 @@ def learning_rate(dict schedule, int64_t n_updates):
     """Learning rate of the update after `n_updates` updates."""
     cdef sf_linear m
     m.n_updates = n_updates
+    m.schedule_start = 0
     set_schedule(&m, schedule)
     return sf_learning_rate(&m)
 

@@ -31,6 +31,7 @@ SF_INLINE void F(update)(sf_linear *m, const F(row) *row, const double *slope, d
     const int n_slots = plain ? 0 : m->n_slots;
     const double total = m->weight_pending;
     const double scale = !m->mean || total == 1.0 ? 1.0 : total > 0.0 ? 1.0 / total : 0.0;
+    share *= m->lr_factor;
     const double lr = sf_learning_rate(m) * share, l1_total = m->l1_total + m->l1 * lr;
     const double power_1 = m->beta_1_power * m->beta_1, power_2 = m->beta_2_power * m->beta_2;
 

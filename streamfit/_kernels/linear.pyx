@@ -168,7 +168,7 @@ cdef class LinearKernel:
             plain or (l2 == 0.0 and (m.optimizer == SF_ADAGRAD or m.optimizer == SF_FTRL))
         )
         self._set_batch_size(batch_size)
-        m.beta_1_power = m.beta_2_power = m.weight_scale = 1.0
+        m.beta_1_power = m.beta_2_power = m.weight_scale = m.lr_factor = 1.0
         m.n_slots = 0 if plain else n_slots
         for i in range(3):
             m.uses_slot[i] = i < m.n_slots
@@ -966,7 +966,8 @@ cdef class LinearKernel:
         """Everything that future updates depend on: arrays and plain numbers.
 
         The arrays have shape (1 + n_features,), the intercept first, and in softmax regression
-        (n_classes, 1 + n_features). `gradient` is there only while samples are pending.
+        (n_classes, 1 + n_features). `gradient` is there only while samples are pending,
+        `lr_factor` and `schedule_start` only where they are not 1 and 0.
         """
         cdef int i
         state = {
@@ -987,6 +988,10 @@ cdef class LinearKernel:
                 state[name] = self._copy_out(<char*>self.m.slot[i])
         if self.m.n_pending:
             state["gradient"] = self._gradient()
+        if self.m.lr_factor != 1.0:
+            state["lr_factor"] = self.m.lr_factor
+        if self.m.schedule_start:
+            state["schedule_start"] = self.m.schedule_start
         if self.m.standardize:
             state["n_scaled"] = self.m.n_scaled
             state["scaler_mean"] = self._statistic(self.m.mean_of)
@@ -1037,6 +1042,8 @@ cdef class LinearKernel:
         self.m.l1_total = state["l1_total"]
         self.m.weight_scale = state["weight_scale"]
         self.m.batch_size = state["batch_size"]
+        self.m.lr_factor = state.get("lr_factor", 1.0)
+        self.m.schedule_start = state.get("schedule_start", 0)
 
     def forget_features(self, Py_ssize_t n):
         """Take back the columns from `n` on: no sample that has them was learned."""

@@ -41,6 +41,8 @@ typedef struct {
     int64_t batch_size; /* 0: full batch, only a flush updates */
     int64_t n_features, n_outputs, stride;
     int64_t n_samples, n_updates, n_pending, n_refused;
+    double lr_factor;       /* what the learning rate is multiplied by at present */
+    int64_t schedule_start; /* the learning-rate schedule counts updates from here */
     double weight_pending;             /* sum of the sample weights of the pending samples */
     double beta_1_power, beta_2_power; /* beta^t of the Adam family */
     double l1_total;                   /* the L1 penalty that every weight could have had */
@@ -67,7 +69,7 @@ typedef struct {
 /* ---- schedules: functions of the number of updates made ----------------------------------- */
 
 SF_INLINE double sf_learning_rate(const sf_linear *m) {
-    const double t = (double)m->n_updates, *option = m->schedule_option;
+    const double t = (double)(m->n_updates - m->schedule_start), *option = m->schedule_option;
     switch (m->schedule) {
     case SF_INVERSE_SCALING: return m->lr / sf_pow(t + 1.0, option[0]);
     case SF_OPTIMAL: return 1.0 / (option[0] * (option[1] + t));

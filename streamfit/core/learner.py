@@ -24,9 +24,14 @@ from streamfit._kernels import (
 from streamfit.core import frames, losses, optim, schedules, sparse
 from streamfit.core.features import check_features, features_config, features_from_config
 from streamfit.core.scaler import StandardScaler, scaler_from_config
-from streamfit.core.state import check_state, digest_of
+from streamfit.core.state import check_state, digest_of, with_fresh_optimizer
 from streamfit.core.validation import check_choice, check_flag, check_integer, check_real
-from streamfit.errors import BadSampleError, CheckpointMismatchError, ConfigurationError
+from streamfit.errors import (
+    BadSampleError,
+    CheckpointMismatchError,
+    ConfigurationError,
+    UnsupportedError,
+)
 from streamfit.types import Block, FeatureName, FloatArray, Label, StateDict
 
 __all__ = ["LAST_BATCH", "LinearLearner"]
@@ -391,6 +396,48 @@ class LinearLearner(LinearKernel):
             self.flush_pending(self.n_pending / size)
         elif last_batch == "drop":
             self.discard_pending()
+
+    # ---- the optimizer, between two samples
+
+    def reset_optimizer(self) -> None:
+        """Let the optimizer begin anew: its slots and its schedule; weights and pending stay.
+
+        Examples
+        --------
+        >>> import streamfit as sf
+        >>> model = sf.LinearRegression(sf.optim.AdaGrad(0.5))
+        >>> for _ in range(100):
+        ...     model.learn_one({"x": 1.0}, 1.0)
+        >>> model.reset_optimizer()
+        >>> model.state_dict()["slot_1"], model.n_updates
+        (array([0., 0.]), 100)
+        """
+        self.load_state_dict(with_fresh_optimizer(self.state_dict(), self.optimizer))
+
+    @property
+    def learning_rate_factor(self) -> float:
+        """What the learning rate of the optimizer is multiplied by at present, usually 1."""
+        return float(self.state().get("lr_factor", 1.0))
+
+    def set_learning_rate_factor(self, factor: float) -> None:
+        """Multiply the learning rate by `factor` (not by the one before as well) from now on.
+
+        It is part of the state. The rate of the intercept (`intercept_lr`) is multiplied too.
+
+        Raises
+        ------
+        UnsupportedError
+            For `FTRLProximal`, whose `alpha` is in all that it has summed up.
+        """
+        factor = check_real("factor", factor, positive=True)
+        if isinstance(self.optimizer, optim.FTRLProximal):
+            raise UnsupportedError(
+                "FTRLProximal has no learning rate that may change: its alpha is in all that it "
+                "has summed up; reset_optimizer() it, or take another optimizer"
+            )
+        state = self.state_dict()
+        state.pop("lr_factor", None)
+        self.load_state_dict(state if factor == 1.0 else {**state, "lr_factor": factor})
 
     # ---- what is known
 

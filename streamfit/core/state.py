@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from streamfit._kernels import exact_label
-from streamfit.core import schedules
+from streamfit.core import optim, schedules
 from streamfit.errors import BadSampleError, CheckpointMismatchError
 from streamfit.types import Label, StateDict
 
 if TYPE_CHECKING:
     from streamfit.core.learner import LinearLearner
 
-__all__ = ["check_state", "digest_of"]
+__all__ = ["check_state", "digest_of", "with_fresh_optimizer"]
 
 
 def digest_of(state: StateDict) -> str:
@@ -32,6 +32,29 @@ def digest_of(state: StateDict) -> str:
     return sha.hexdigest()
 
 
+_SOMETIMES = {"lr_factor": 1.0, "schedule_start": 0}
+"""Entries that a state has only where they are not as usual."""
+
+
+def with_fresh_optimizer(state: StateDict, optimizer: optim.Optimizer) -> StateDict:
+    """Return the state of a learner whose optimizer begins anew: the weights stay.
+
+    The slots become 0 and the schedule of the learning rate starts over. In FTRL-Proximal the
+    slots *are* the weights; there `n` becomes 0 and `z` what gives these weights.
+    """
+    fresh = dict(state)
+    for name in ("slot_1", "slot_2", "slot_3"):
+        if name in state:
+            fresh[name] = np.zeros_like(state[name])
+    if isinstance(optimizer, optim.FTRLProximal):
+        w = state["parameters"]
+        size = w.dtype.type(optimizer.beta / optimizer.alpha + optimizer.l2)
+        fresh["slot_1"] = -(w * size + np.sign(w) * w.dtype.type(optimizer.l1))
+    fresh["beta_1_power"] = fresh["beta_2_power"] = 1.0
+    fresh["schedule_start"] = state["n_updates"]
+    return fresh
+
+
 def check_state(learner: LinearLearner, state: StateDict) -> list[Label]:
     """Raise `CheckpointMismatchError` unless the learner can take over `state`.
 
@@ -41,9 +64,11 @@ def check_state(learner: LinearLearner, state: StateDict) -> list[Label]:
         The classes, none for a learner that has no classes.
     """
     expected = {**learner.state_dict()}
-    expected.pop("gradient", None)
+    for name in ("gradient", *_SOMETIMES):
+        expected.pop(name, None)
     if state.get("n_pending"):
         expected["gradient"] = expected["parameters"]
+    expected.update({name: usual for name, usual in _SOMETIMES.items() if name in state})
     if set(state) != set(expected):
         raise CheckpointMismatchError(
             f"the state has {sorted(state)}, this model needs {sorted(expected)}"
@@ -54,6 +79,8 @@ def check_state(learner: LinearLearner, state: StateDict) -> list[Label]:
     for name, known in expected.items():
         if not _fits(name, state[name], known, (columns,) if name.startswith("scaler_") else shape):
             raise CheckpointMismatchError(f"the state's {name} does not fit: {state[name]!r:.80}")
+    if state.get("schedule_start", 0) > state["n_updates"] or state.get("lr_factor", 1.0) == 0.0:
+        raise CheckpointMismatchError("the state's learning rate does not fit")
     if state["weight_scale"] == 0.0:
         raise CheckpointMismatchError("the state's weight_scale is 0")
     if "scaler_var" in state and (state["scaler_var"] < 0.0).any():

@@ -119,3 +119,20 @@ def test_keras_windows(tmp_path: Path) -> None:
     digest = re.compile(r"^digest +(\w{64})$", re.M)
     assert digest.findall(first.stdout) == digest.findall(second.stdout) != []
     assert re.search(r"^LSTM, as it learns +0\.\d{4} +0\.\d{4}$", first.stdout, re.M)
+
+
+def test_drift() -> None:
+    done = run("examples/drift.py", "--n", "12000")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    rows = re.findall(r"^ ([a-z ]+?) {2,}([\d, ]+?) {2,}(.+)%  +(.+)%  +\S+ +(\w+)", done.stdout, re.M)
+    assert [row[0] for row in rows] == [
+        "report",
+        "reset the optimizer",
+        "raise the learning rate",
+    ]
+    for _, drifts, _, _, replays in rows:
+        assert 5_000 < int(drifts.split()[0].replace(",", "")) < 5_500
+        assert replays == "yes"
+    errors = [float(row[2]) for row in rows]
+    assert max(errors[1:]) < errors[0]  # to do something is better than to look on

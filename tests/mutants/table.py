@@ -68,6 +68,7 @@ MUTANTS: list[Mutant] = [
     ),
     *_of(
         "model.h",
+        ("m->n_updates - m->schedule_start)", "m->n_updates)"),
         ("sf_pow(t + 1.0, option[0])", "sf_pow(t + 2.0, option[0])"),
         ("1.0 / (option[0] * (option[1] + t))", "1.0 / (option[0] * option[1] + t)"),
         ("sf_pow(option[0], t / option[1])", "sf_pow(option[0], t * option[1])"),
@@ -165,6 +166,7 @@ MUTANTS: list[Mutant] = [
         ),
         ("!m->mean || total == 1.0 ? 1.0", "total == 1.0 ? 1.0"),
         ("sf_learning_rate(m) * share,", "sf_learning_rate(m),"),
+        ("share *= m->lr_factor;", ""),
         ("l1_total = m->l1_total + m->l1 * lr", "l1_total = m->l1_total + m->l1"),
         ("m->beta_1_power * m->beta_1,", "m->beta_1_power * m->beta_2,"),
         ("next_scale *= 1.0 - lr * m->l2;", "next_scale *= 1.0 + lr * m->l2;"),

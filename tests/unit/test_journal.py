@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import streamfit as sf
+from streamfit import _journal_file
 from streamfit._journal_file import (
     FLUSHES,
     REASONS,
@@ -31,7 +32,7 @@ from streamfit._journal_file import (
 )
 from streamfit.errors import CheckpointCorruptError, CheckpointMismatchError, StreamfitError
 from streamfit.journal import Journal, entries
-from streamfit.types import Block
+from streamfit.types import Action, Block
 
 sources = st.text(max_size=8)
 partitions = st.integers(-3, 300)
@@ -47,6 +48,15 @@ any_entry: st.SearchStrategy[Entry] = st.one_of(
     st.builds(Skipped, sources, partitions, offsets, st.sampled_from(REASONS), st.booleans()),
     st.sampled_from([Flush(*flush) for flush in FLUSHES]),
     st.just(Epoch()),
+    st.builds(
+        Action,
+        st.text(max_size=8),
+        st.dictionaries(
+            st.text(max_size=4),
+            st.none() | st.integers() | st.floats(allow_nan=False, allow_infinity=False),
+            max_size=3,
+        ),
+    ),
     st.binary(min_size=4, max_size=4).map(lambda b: Mark(b.hex())),
 )
 
@@ -263,3 +273,37 @@ def test_every_file_of_a_hostile_directory_is_refused_or_read(tmp_path: Path) ->
         (tmp_path / "journal-00000001.bin").write_bytes(header + tail)
         with pytest.raises(StreamfitError):
             list(read(tmp_path, End(1, len(header) + len(tail), "00" * 8)))
+
+
+def test_a_journal_of_format_1_goes_on_in_another_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as old:
+        old.setattr(_journal_file, "_MAGIC", b"streamfit journal 1\n")
+        train(tmp_path, 20)
+    assert sf.journal.verify(tmp_path, SAMPLES).n_samples == 20
+    train(tmp_path)
+    files = sorted(tmp_path.glob("journal-*.bin"))
+    assert [file.read_bytes()[:20] for file in files] == [
+        b"streamfit journal 1\n",
+        b"streamfit journal 2\n",
+    ]
+    found = sf.journal.verify(tmp_path, SAMPLES)
+    assert (found.equal, found.n_samples) == (True, 50)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"\x16\x02[]",  # a third kind of epoch
+        b"\x0e\x02[]",
+        b"\x0e\x05[1,2]",
+        b'\x0e\x06["a",]',
+        b'\x0e\x0a["a",{}]',
+        b"\x0e\x7f" + b"[" * 0x7F,
+        b"\x0e\xa0\x8d\x06" + b"[" * 100_000,
+    ],
+)
+def test_what_is_no_action_is_refused(payload: bytes) -> None:
+    with pytest.raises(CheckpointCorruptError):
+        decode(payload)

@@ -20,12 +20,14 @@ def test_streamfit() -> None:
         "Checkpoint",
         "Checkpointer",
         "DeadLetters",
+        "DriftMonitor",
         "FeatureIndex",
         "HashedFeatures",
         "IterableSource",
         "LinearRegression",
         "LogisticRegression",
         "Progress",
+        "RaiseLearningRate",
         "SoftmaxRegression",
         "StandardScaler",
         "Trainer",
@@ -96,6 +98,7 @@ def test_schedules() -> None:
 
 def test_journal() -> None:
     assert public(sf.journal) == [
+        "Action",
         "Difference",
         "Epoch",
         "FLUSHES",
