@@ -125,7 +125,9 @@ def test_drift() -> None:
     done = run("examples/drift.py", "--n", "12000")
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    rows = re.findall(r"^ ([a-z ]+?) {2,}([\d, ]+?) {2,}(.+)%  +(.+)%  +\S+ +(\w+)", done.stdout, re.M)
+    rows = re.findall(
+        r"^ ([a-z ]+?) {2,}([\d, ]+?) {2,}(.+)%  +(.+)%  +\S+ +(\w+)", done.stdout, re.M
+    )
     assert [row[0] for row in rows] == [
         "report",
         "reset the optimizer",
