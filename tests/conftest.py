@@ -10,7 +10,7 @@ from streamfit.testing import LocalKafka
 
 _COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("dev", max_examples=50, **_COMMON)
-settings.register_profile("ci", max_examples=100, derandomize=True, **_COMMON)
+settings.register_profile("ci", max_examples=50, derandomize=True, **_COMMON)
 settings.register_profile("nightly", max_examples=5000, **_COMMON)
 settings.register_profile("mutants", max_examples=25, derandomize=True, **_COMMON)
 settings.load_profile(
