@@ -70,6 +70,7 @@ class Feed:
         self.queue: deque[Records] = deque()
         self._away_since = math.inf
         self.topic_id: str | None = None
+        self._was_quiet = False
         self.n_duplicates = 0
         self._open_client = open_client
         self._start: Mapping[int, int] | str = start
@@ -153,6 +154,11 @@ class Feed:
             began = time.monotonic()
             try:
                 polled = client.poll(self.poll_seconds)
+                if polled and self._was_quiet:
+                    # To make a topic anew takes a moment in which nothing comes: after one, ask
+                    # before any record of what may be another topic is handed out.
+                    self.check_topic_id(client.topic_id(self.request_seconds))
+                self._was_quiet = not polled
                 self.queue.extend(new for records in polled if (new := self._new(records)).offsets)
                 positions = {} if self.queue else client.positions()
             except BaseException:

@@ -89,26 +89,24 @@ class KafkaPythonClient:
     def partitions(self, timeout: float) -> set[int]:
         """See `Client`."""
         # From the library's own view of the cluster, which it refreshes in the background.
-        with (
-            self._translated("read the metadata"),
-            suppress(kafka_errors.UnknownTopicOrPartitionError),
-        ):
-            if self._cluster.partitions_for_topic(self._topic) is None:
-                # `consumer.partitions_for_topic` would ask about all topics, and wait for ever.
-                self._cluster.add_topic(self._topic)
-                self._consumer._net.run(
-                    self._consumer._manager.wait_for,
-                    self._cluster.request_update(),
-                    int(timeout * 1000),
-                )
+        if self._cluster.partitions_for_topic(self._topic) is None:
+            self._refresh(timeout)
         return self._cluster.partitions_for_topic(self._topic) or set()
 
     def topic_id(self, timeout: float) -> str | None:
         """See `Client`."""
-        if not self.partitions(timeout):
-            return None
+        self._refresh(timeout)  # records are fetched by name, so an id known already says nothing
         found = self._cluster.topic_id(self._topic)
         return str(found) if found else None
+
+    def _refresh(self, timeout: float) -> None:
+        # `consumer.partitions_for_topic` would ask about all topics, and wait for ever.
+        unknown = kafka_errors.UnknownTopicOrPartitionError
+        with self._translated("read the metadata"), suppress(unknown):
+            self._cluster.add_topic(self._topic)
+            updated = self._cluster.request_update()
+            manager = self._consumer._manager
+            self._consumer._net.run(manager.wait_for, updated, int(timeout * 1000))
 
     def bounds(self, partitions: Iterable[int], timeout: float) -> Bounds:
         """See `Client`."""

@@ -129,6 +129,18 @@ def test_raw_bytes_and_keys_follow_the_samples():
     assert found == [(n, b'{"y": %d}' % n, b"%d" % n) for n in (0, 1, 2, 3, 5, 6)]
 
 
+def test_a_topic_made_anew_in_a_quiet_moment_hands_out_nothing():
+    script = Script([range(3), [], range(3, 6), [], range(6, 9)], end=20)
+    script.id = "one"
+    source = source_of(script, stop_at_end=False)
+    iterator = iter(source)
+    assert [len(next(iterator)) for _ in range(4)] == [3, 0, 3, 0]
+    script.id = "other"
+    with pytest.raises(LostOffsetsError, match="made anew"):
+        next(iterator)
+    assert source.position() == {"t:0": 6}
+
+
 def test_a_failed_poll_reconnects_at_our_own_position(caplog):
     away = BrokerUnavailableError("away")
     script = Script([range(3), away, away, range(3, 5)], end=5)
