@@ -176,7 +176,7 @@ class BadSamples:
         while self._window and self._window[0] <= n_before - size:
             self._window.popleft()
         self._window.append(n_before)
-        if len(self._window) > ratio * size:
+        if len(self._window) / size > ratio:  # not the product: 0.29 * 100 is below 29
             raise TooManyBadSamplesError(
                 f"{len(self._window)} of the last {min(size, n_before + 1)} samples are bad, more "
                 f"than max_bad_ratio={ratio:g} of {size} allows; the last of them: {error}. What "

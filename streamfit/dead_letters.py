@@ -23,7 +23,7 @@ __all__ = ["DeadLetterFile", "DeadLetters", "headers_of"]
 
 _MAX_CHARACTERS = 1000
 _BEGIN = b'{"id": "'
-_TAIL = 1 << 16  # how far back a line that was cut short by a crash may begin
+_TAIL = 1 << 16  # how far back to look first for a line that was cut short by a crash
 
 
 class DeadLetters:
@@ -124,7 +124,6 @@ class DeadLetterFile:
         self.path = path
         self._waiting: list[bytes] = []
         self._file: BinaryIO | None = None
-        self._end = 0  # of the last acknowledged line
 
     def send(
         self, value: bytes | None, key: bytes | None, headers: Sequence[tuple[str, bytes]]
@@ -147,14 +146,16 @@ class DeadLetterFile:
             return
         try:
             file = self._open() if self._file is None else self._file
+            end = file.seek(0, os.SEEK_END)  # others may have written, too
             try:
-                file.write(b"".join(self._waiting))
+                left = memoryview(b"".join(self._waiting))
+                while left:  # a disk that gets full takes a part, and refuses only the next one
+                    left = left[file.write(left) :]
                 os.fsync(file.fileno())
             except BaseException:
-                with suppress(OSError):  # a pipe or device has no end to go back to
-                    os.ftruncate(file.fileno(), self._end)
+                with suppress(OSError):  # a device has no end to go back to
+                    os.ftruncate(file.fileno(), end)
                 raise
-            self._end = file.tell()
         except OSError as error:
             raise DeadLetterError(
                 f"cannot write {len(self._waiting)} dead letters to {self.path}: {error}"
@@ -171,9 +172,9 @@ class DeadLetterFile:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         file = self.path.open("a+b", buffering=0)
         try:
-            size, self._end = _whole_lines(file, self.path)
-            if size > self._end:
-                os.ftruncate(file.fileno(), self._end)
+            size, end = _whole_lines(file, self.path)
+            if size > end:
+                os.ftruncate(file.fileno(), end)
             directory = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY)
             try:
                 os.fsync(directory)
@@ -188,9 +189,11 @@ class DeadLetterFile:
 
 def _whole_lines(file: BinaryIO, path: Path) -> tuple[int, int]:
     """Return the size and where the last whole line ends; what a crash cut short comes again."""
-    size = file.seek(0, os.SEEK_END)
-    file.seek(max(0, size - _TAIL))
-    tail = file.read(min(size, _TAIL))  # a device may have no end
+    size, n, tail = file.seek(0, os.SEEK_END), 0, b""
+    while n < size and b"\n" not in tail:  # a letter may be long; a device has no size
+        n = min(size, max(_TAIL, 8 * n))
+        file.seek(size - n)
+        tail = file.read(n)
     torn = tail[tail.rfind(b"\n") + 1 :]
     if not (torn.startswith(_BEGIN) or _BEGIN.startswith(torn)):
         raise DeadLetterError(f"{path} does not end like a file of dead letters: give another path")

@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import os
+import resource
 import signal
 import sys
 import threading
@@ -319,6 +320,44 @@ def test_a_line_that_a_crash_cut_short_is_written_again(tmp_path: Path) -> None:
     assert path.read_bytes() == b"something of mine"
 
 
+@pytest.mark.parametrize("cut", [5, 70_000, 600_000, -1])
+def test_a_long_line_that_a_crash_cut_short_is_written_again(cut: int, tmp_path: Path) -> None:
+    data, path = tmp_path / "clicks.jsonl", tmp_path / "letters.jsonl"
+    data.write_bytes(b'{"a": 1.0, "y": 1, "z": "' + b"x" * 900_000 + b'"}\n')
+
+    def run() -> None:
+        source = JSONLinesSource(data, decoder())
+        sf.Trainer(model(), source, on_bad_sample=sf.DeadLetters(path=path)).run()
+
+    run()
+    line = path.read_bytes()
+    path.write_bytes(line + line[:cut])
+    run()
+    assert [letter["id"] for letter in letters(path)] == ["clicks.jsonl:0:0"] * 2
+
+
+def test_a_disk_that_takes_a_part_loses_no_letter(tmp_path: Path) -> None:
+    """The last write before a disk is full succeeds, with fewer bytes than it was given."""
+    path = tmp_path / "letters.jsonl"
+    path.write_bytes(b'{"id": "somebody else\'s"}\n')
+    samples: list[Any] = [*good(3), *["garbage"] * 30]
+    checkpoint = sf.Checkpointer(tmp_path / "state")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3000, limits[1]))
+    try:
+        trainer = sf.Trainer(
+            model(), samples, checkpoint=checkpoint, on_bad_sample=sf.DeadLetters(path=path)
+        )
+        with pytest.raises(DeadLetterError, match=r"30 dead letters.*too large"):
+            trainer.run()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_bytes() == b'{"id": "somebody else\'s"}\n'
+    assert checkpoint.latest() is None
+    sf.Trainer(model(), samples, on_bad_sample=sf.DeadLetters(path=path)).run()
+    assert [letter["id"] for letter in letters(path)[1:]] == [f"samples:0:{i}" for i in range(3, 33)]
+
+
 def test_a_full_disk_halts_before_the_position_passes(tmp_path: Path) -> None:
     """A dead letter that the disk refuses: a clear error, and no checkpoint past the sample."""
     samples: list[Any] = [*good(3), "garbage", *good(2)]
@@ -390,7 +429,7 @@ def test_all_bad_storm(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None
 
 @pytest.mark.parametrize(
     ("bad_every", "ratio", "window", "halts"),
-    [(10, 0.1, 100, False), (10, 0.09, 100, True), (2, 0.5, 10, False), (50, 0.0, 1, True)],
+[(10, 0.1, 100, False), (10, 0.09, 100, True), (2, 0.5, 10, False), (50, 0.0, 1, True)],
 )
 def test_the_circuit_breaker_counts_over_its_window(
     bad_every: int, ratio: float, window: int, halts: bool
@@ -407,6 +446,15 @@ def test_the_circuit_breaker_counts_over_its_window(
             trainer.run()
     else:
         assert trainer.run().n_bad == 1000 // bad_every
+
+
+def test_exactly_the_ratio_is_allowed() -> None:
+    for n in range(100):
+        samples: list[Any] = [*["garbage"] * n, *good(100 - n)] * 2
+        policy = {"on_bad_sample": "skip", "max_bad_ratio": n / 100, "bad_window": 100}
+        assert sf.Trainer(model(), samples, **policy).run().n_bad == 2 * n
+        with pytest.raises(TooManyBadSamplesError):
+            sf.Trainer(model(), ["garbage", *samples], **policy).run()
 
 
 def test_a_storm_of_dead_letters_is_fast(tmp_path: Path) -> None:
