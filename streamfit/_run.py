@@ -256,6 +256,7 @@ class Run:
         dead_letter = self._bad.refuse(block, i, error, self._n_samples)
         self._position[block.key] = int(block.offsets[i]) + 1
         self._journal.skipped(block, i, error, dead_letter)
+        self._bad.flush_when_due()
 
     def _look_at_the_clock(self) -> bool:
         """Flush after `max_wait`, save when it is time; return whether it was flushed."""
@@ -267,7 +268,7 @@ class Run:
         )
         if late:
             self._flush("max_wait", "apply")
-        self._bad.look_at_the_clock()
+        self._bad.flush_when_due()
         if self.checkpoint is not None and self.checkpoint.due(self.model.n_updates):
             self._save()
         return late

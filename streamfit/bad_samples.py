@@ -27,7 +27,10 @@ _log = logging.getLogger(__name__)
 _MAX_WAITING = 1000  # letters on their way, and their bytes
 _MAX_WAITING_BYTES = 1 << 24
 _MAX_WAITING_SECONDS = 1.0
-_FLUSH_SECONDS = 2.0  # how long a broker may hold us before we look at the signals again
+# How long a broker may hold us before we look at the signals again. At first, that is: over a slow
+# network it takes seconds to connect alone.
+_FLUSH_SECONDS = 2.0
+_MAX_FLUSH_SECONDS = 16.0
 _RETRY_SECONDS = 0.5
 
 
@@ -123,13 +126,15 @@ class BadSamples:
             self._waiting_since = time.monotonic()
         self._n_waiting += 1
         self._n_bytes += len(value or b"") + len(key or b"")
-        if self._n_waiting >= _MAX_WAITING or self._n_bytes >= _MAX_WAITING_BYTES:
-            self.flush()
         return True
 
-    def look_at_the_clock(self) -> None:
-        """Flush letters that have waited for a while."""
-        if self._n_waiting and time.monotonic() - self._waiting_since >= _MAX_WAITING_SECONDS:
+    def flush_when_due(self) -> None:
+        """Flush letters when they are many, or large, or have waited for a while."""
+        if self._n_waiting and (
+            self._n_waiting >= _MAX_WAITING
+            or self._n_bytes >= _MAX_WAITING_BYTES
+            or time.monotonic() - self._waiting_since >= _MAX_WAITING_SECONDS
+        ):
             self.flush()
 
     def flush(self) -> None:
@@ -141,10 +146,11 @@ class BadSamples:
             When they cannot be put aside, or a signal ends the wait. No position may be saved
             then: it has passed samples that are nowhere.
         """
+        seconds = _FLUSH_SECONDS
         while self._n_waiting:
             assert self._queue is not None
             try:
-                self._queue.flush(_FLUSH_SECONDS)
+                self._queue.flush(seconds)
             except BrokerUnavailableError as error:
                 if self._stop.signal_name is not None:
                     raise DeadLetterError(
@@ -152,6 +158,7 @@ class BadSamples:
                         f"acknowledged; the last checkpoint stands, and they come again: {error}"
                     ) from error
                 self._paused.happened(waiting=self._n_waiting, message=error)
+                seconds = min(2 * seconds, _MAX_FLUSH_SECONDS)
                 time.sleep(_RETRY_SECONDS)
             except SourceError as error:
                 raise DeadLetterError(

@@ -157,7 +157,7 @@ class Feed:
                 if polled and self._was_quiet:
                     # To make a topic anew takes a moment in which nothing comes: after one, ask
                     # before any record of what may be another topic is handed out.
-                    self.check_topic_id(client.topic_id(self.request_seconds))
+                    self.check_topic_id(client.topic_id(self.reconnect_seconds))
                 self._was_quiet = not polled
                 self.queue.extend(new for records in polled if (new := self._new(records)).offsets)
                 positions = {} if self.queue else client.positions()

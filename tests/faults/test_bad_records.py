@@ -23,6 +23,7 @@ from streamfit.errors import (
     BadSampleError,
     ConfigurationError,
     DeadLetterError,
+    SourceError,
     TooManyBadSamplesError,
 )
 from streamfit.testing import LocalKafka
@@ -286,6 +287,38 @@ def test_sigterm_while_dead_letters_wait(tmp_path: Path) -> None:
     assert sf.Checkpointer(tmp_path).latest() is None
 
 
+def test_a_letter_counts_once_although_a_flush_failed(tmp_path: Path) -> None:
+    """The thousandth letter starts a flush that fails; the save after the failure succeeds."""
+
+    class FailsOnce:
+        n_flushes = 0
+
+        def send(self, *letter: Any) -> None: ...
+
+        def flush(self, timeout: float) -> None:
+            FailsOnce.n_flushes += 1
+            if FailsOnce.n_flushes == 1:
+                raise SourceError("refused")
+
+        def close(self) -> None: ...
+
+    class Source(sf.IterableSource):
+        def dead_letters(self, topic: str | None = None) -> Any:
+            return FailsOnce()
+
+    def trainer() -> sf.Trainer:
+        source = Source([*good(5), *["garbage"] * 1000, *good(5)])
+        checkpoint = sf.Checkpointer(tmp_path)
+        return sf.Trainer(
+            model(), source, checkpoint=checkpoint, on_bad_sample=sf.DeadLetters("refused")
+        )
+
+    with pytest.raises(DeadLetterError, match="1000 dead letters"):
+        trainer().run()
+    report = trainer().run()
+    assert (report.resumed_at, report.n_samples, report.n_bad) == (5, 10, 1000)
+
+
 def test_dead_letters_need_somewhere_to_go(tmp_path: Path) -> None:
     for letters_ in (sf.DeadLetters(), sf.DeadLetters("topic")):
         with pytest.raises(ConfigurationError, match="KafkaSource"):
@@ -355,7 +388,9 @@ def test_a_disk_that_takes_a_part_loses_no_letter(tmp_path: Path) -> None:
     assert path.read_bytes() == b'{"id": "somebody else\'s"}\n'
     assert checkpoint.latest() is None
     sf.Trainer(model(), samples, on_bad_sample=sf.DeadLetters(path=path)).run()
-    assert [letter["id"] for letter in letters(path)[1:]] == [f"samples:0:{i}" for i in range(3, 33)]
+    assert [letter["id"] for letter in letters(path)[1:]] == [
+        f"samples:0:{i}" for i in range(3, 33)
+    ]
 
 
 def test_a_full_disk_halts_before_the_position_passes(tmp_path: Path) -> None:
@@ -429,7 +464,7 @@ def test_all_bad_storm(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None
 
 @pytest.mark.parametrize(
     ("bad_every", "ratio", "window", "halts"),
-[(10, 0.1, 100, False), (10, 0.09, 100, True), (2, 0.5, 10, False), (50, 0.0, 1, True)],
+    [(10, 0.1, 100, False), (10, 0.09, 100, True), (2, 0.5, 10, False), (50, 0.0, 1, True)],
 )
 def test_the_circuit_breaker_counts_over_its_window(
     bad_every: int, ratio: float, window: int, halts: bool

@@ -15,12 +15,13 @@ import confluent_kafka
 import kafka as kafka_python
 import pytest
 
+import streamfit as sf
 from streamfit.errors import BrokerUnavailableError, SourceError
 from streamfit.testing import LocalKafka, Proxy
 
 sys.path.insert(0, str(Path(__file__).parent))
 from broker_runs import Running, check, counting_model, record, source_of, train
-from topics import new_topic, produce
+from topics import everything, new_topic, produce
 
 CLIENTS = ["kafka-python", "confluent-kafka"]
 
@@ -70,11 +71,13 @@ def proxy(kafka: LocalKafka) -> Iterator[Proxy]:
         yield found
 
 
-def connected(kafka: LocalKafka, proxy: Proxy, client: str, state: Path, n: int) -> Any:
+def connected(
+    kafka: LocalKafka, proxy: Proxy, client: str, state: Path, n: int, **options: Any
+) -> Any:
     topic = new_topic(kafka)
     source = source_of(kafka, topic, client, bootstrap_servers=proxy.address, stop_at_end=False)
     source._feed.check_seconds = source._feed.reopen_seconds = 0.5
-    return topic, Running(source, state, n)
+    return topic, Running(source, state, n, **options)
 
 
 def test_connection_reset(kafka: LocalKafka, proxy: Proxy, client: str, tmp_path: Path) -> None:
@@ -131,13 +134,18 @@ def test_connection_timeout_at_the_start(
 
 
 def test_connection_latency(kafka: LocalKafka, proxy: Proxy, client: str, tmp_path: Path) -> None:
+    """Each answer takes a third of a second; dead letters have a connection to be made as well."""
     proxy.latency = 0.15
-    topic, run = connected(kafka, proxy, client, tmp_path, 600)
+    refused = new_topic(kafka)
+    letters = sf.DeadLetters(refused)
+    topic, run = connected(kafka, proxy, client, tmp_path, 600, on_bad_sample=letters)
     for i in range(3):
         write(kafka, topic, 200 * i, 200 * i + 200)
+        produce(kafka, topic, [(0, b"garbage")])
         run.until(200 * i + 1)
     run.end()
     check(kafka, topic, tmp_path, names(600))
+    assert len(everything(kafka, refused)) >= 2
 
 
 @pytest.mark.parametrize(
