@@ -32,6 +32,7 @@ def source_from_url(url: str, **options: Any) -> Source:
     options
         The same by keyword, before what the URL says; `features` is a list. Kafka and JSON Lines
         take a `decoder` too, described as its `get_config` does, and Kafka `security`.
+        `labelled=False` is for predicting: label and weight are left out, and need not be there.
 
     Raises
     ------
@@ -46,13 +47,17 @@ def source_from_url(url: str, **options: Any) -> Source:
     address, _, query = url.partition("?")
     options = {**dict(parse_qsl(query, keep_blank_values=True)), **options}
     kind = "kafka" if address.startswith("kafka://") else _format(address, options)
-    if "target" not in options and kind != "libsvm":
+    if "target" not in options and kind != "libsvm" and options.get("labelled", True):
         raise ConfigurationError(
             f"target: {url!r} does not say which field is the label: add ?target=name"
         )
     if isinstance(options.get("features"), str):
         options["features"] = options["features"].split(",")
     fields = {name: options.pop(name) for name in _FIELDS if name in options}
+    if kind == "libsvm":
+        fields.pop("labelled", None)
+    elif not fields.get("labelled", True):
+        fields.setdefault("target", None)
     if kind == "kafka":
         parts = urlsplit(address)
         config = {
@@ -131,7 +136,7 @@ _FORMATS = {
     "parquet": "parquet",
 }
 _FILES = {"csv": "CSVSource", "libsvm": "LibSVMSource", "parquet": "ParquetSource"}
-_FIELDS = ("target", "weight", "features")
+_FIELDS = ("target", "weight", "features", "labelled")
 _SOURCES: dict[object, Callable[..., Source]] = {
     "CSVSource": CSVSource,
     "JSONLinesSource": JSONLinesSource,

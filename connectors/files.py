@@ -33,6 +33,8 @@ class CSVSource(FileSource):
         Column of the sample's weight, if there is one; an empty field weighs 1.
     features
         Columns to keep; by default all but `target` and `weight`.
+    labelled
+        False: for predicting; label and weight are left out unread, if they are there at all.
 
     Raises
     ------
@@ -57,12 +59,17 @@ class CSVSource(FileSource):
     def __init__(
         self,
         path: str | Path,
-        target: str,
+        target: str | None,
         weight: str | None = None,
         features: Iterable[str] | None = None,
+        *,
+        labelled: bool = True,
     ) -> None:
         super().__init__(path)
+        if labelled and not isinstance(target, str):
+            raise ConfigurationError(f"target must be the name of a column, not {target!r}")
         self.target = target
+        self.labelled = labelled
         self.weight = weight
         self.features = None if features is None else list(features)
         header = self._header()
@@ -70,7 +77,8 @@ class CSVSource(FileSource):
             raise ConfigurationError(f"{self.path} has columns {doubled} more than once")
         others = [name for name in header if name not in (target, weight)]
         self._used = others if self.features is None else self.features
-        wanted = [target, *([] if weight is None else [weight]), *self._used]
+        wanted = [name for name in (target, weight) if labelled and name is not None]
+        wanted += self._used
         if len(wanted) != len(set(wanted)):
             raise ConfigurationError("target, weight and features must all be different columns")
         if missing := [name for name in wanted if name not in header]:
@@ -88,6 +96,7 @@ class CSVSource(FileSource):
             "target": self.target,
             "weight": self.weight,
             "features": self.features,
+            **({} if self.labelled else {"labelled": False}),
         }
 
     def _header(self) -> list[str]:
@@ -114,17 +123,23 @@ class CSVSource(FileSource):
                 if record:
                     yield record
 
-    def _sample(self, record: list[str]) -> tuple[dict[str, float], float, float | None]:
+    def _sample(self, record: list[str]) -> tuple[dict[str, float], float | None, float | None]:
         if len(record) != self._n_columns:
             raise DecodeError(f"{len(record)} fields, the header has {self._n_columns}")
         columns = self._columns
-        label = record[columns[self.target]]
-        if not label:
-            raise DecodeError(f"target {self.target!r} is missing")
-        y = _number(label, self.target)
+        y = self._label(record) if self.labelled else None
         x = {name: _number(text, name) for name in self._used if (text := record[columns[name]])}
+        if y is None:
+            return x, None, None
         text = "" if self.weight is None else record[columns[self.weight]]
         return x, y, _number(text, self.weight) if text else None
+
+    def _label(self, record: list[str]) -> float:
+        assert self.target is not None
+        label = record[self._columns[self.target]]
+        if not label:
+            raise DecodeError(f"target {self.target!r} is missing")
+        return _number(label, self.target)
 
 
 class JSONLinesSource(FileSource):

@@ -41,6 +41,8 @@ class ParquetSource:
         Column of the sample's weight, if there is one.
     features
         Columns to keep; by default all but `target` and `weight`.
+    labelled
+        False: for predicting; label and weight are left out unread, if they are there at all.
 
     Raises
     ------
@@ -70,14 +72,19 @@ class ParquetSource:
     def __init__(
         self,
         path: str | Path,
-        target: str,
+        target: str | None,
         weight: str | None = None,
         features: Iterable[str] | None = None,
+        *,
+        labelled: bool = True,
     ) -> None:
+        if labelled and not isinstance(target, str):
+            raise ConfigurationError(f"target must be the name of a column, not {target!r}")
         if not isinstance(path, str | Path) or not str(path):
             raise ConfigurationError(f"path must be the path of a file, not {path!r}")
         self.path = Path(path)
         self.target = target
+        self.labelled = labelled
         self.weight = weight
         self.features = None if features is None else list(features)
         with self._open() as file:
@@ -85,7 +92,8 @@ class ParquetSource:
             self._n_rows: int = file.metadata.num_rows
         others = [name for name in schema.names if name not in (target, weight)]
         self._used = others if self.features is None else self.features
-        wanted = [target, *([] if weight is None else [weight]), *self._used]
+        wanted = [name for name in (target, weight) if labelled and name is not None]
+        wanted += self._used
         if len(wanted) != len(set(wanted)):
             raise ConfigurationError("target, weight and features must all be different columns")
         if missing := [name for name in wanted if name not in schema.names]:
@@ -112,6 +120,7 @@ class ParquetSource:
             "target": self.target,
             "weight": self.weight,
             "features": self.features,
+            **({} if self.labelled else {"labelled": False}),
         }
 
     def __iter__(self) -> Iterator[Block]:
@@ -168,15 +177,16 @@ class ParquetSource:
             raise SourceError(f"cannot read {self.path}: {error}") from error
 
     def _block(self, rows: Any) -> Block:
-        labels = rows.column(self.target)
-        missing = np.flatnonzero(labels.is_null().to_numpy(zero_copy_only=False)).tolist()
         x = np.empty((len(rows), len(self._used)))
         for j, name in enumerate(self._used):
             x[:, j] = _numbers(rows.column(name), 0)
+        labels = rows.column(self.target) if self.labelled else None
+        weighted = self.labelled and self.weight is not None
+        missing = [] if labels is None else np.flatnonzero(_nulls(labels)).tolist()
         return Block(
             x=x,
-            y=_numbers(labels, 0),
-            w=None if self.weight is None else _numbers(rows.column(self.weight), 1),
+            y=[None] * len(rows) if labels is None else _numbers(labels, 0),
+            w=_numbers(rows.column(self.weight), 1) if weighted else None,
             source=self.path.name,
             offsets=range(self._row, self._row + len(rows)),
             features=list(self._used),
@@ -187,6 +197,10 @@ class ParquetSource:
                 for i in missing
             },
         )
+
+
+def _nulls(column: Any) -> Any:
+    return column.is_null().to_numpy(zero_copy_only=False)
 
 
 def _numbers(column: Any, null: int) -> npt.NDArray[np.float64]:

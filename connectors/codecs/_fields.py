@@ -21,12 +21,20 @@ class Fields:
         The sample's weight, if there is one.
     features
         The fields to keep; None: all the others.
+    labelled
+        False: for predicting. Label and weight are left out of the features, if they are there,
+        and not looked at; `target` may then be None.
     """
 
     def __init__(
-        self, target: str, weight: str | None = None, features: Iterable[str] | None = None
+        self,
+        target: str | None,
+        weight: str | None = None,
+        features: Iterable[str] | None = None,
+        labelled: bool = True,
     ) -> None:
-        self.target = _field_name("target", target)
+        self.target = "" if target is None and not labelled else _field_name("target", target)
+        self.labelled = labelled
         self.weight = None if weight is None else _field_name("weight", weight)
         self.features = None if features is None else _feature_names(features)
         used = [self.target, *([] if weight is None else [weight]), *(self.features or ())]
@@ -39,12 +47,18 @@ class Fields:
     def get_config(self) -> dict[str, Any]:
         """Return the arguments, JSON-safe."""
         features = None if self.features is None else list(self.features)
-        return {"target": self.target, "weight": self.weight, "features": features}
+        unlabelled = {} if self.labelled else {"labelled": False}
+        return {"target": self.target, "weight": self.weight, "features": features, **unlabelled}
 
     def split(self, x: dict[str, Any]) -> tuple[dict[str, Any], Any, float | None]:
         """Take a record apart into `(x, y, w)`; the dict becomes that of the features."""
-        y = _pop(x, "target", self.target, (int, float, str))
-        w = None if self.weight is None else _pop(x, "weight", self.weight, (int, float))
+        if self.labelled:
+            y = _pop(x, "target", self.target, (int, float, str))
+            w = None if self.weight is None else _pop(x, "weight", self.weight, (int, float))
+        else:
+            y = w = None
+            x.pop(self.target, None)
+            x.pop(self.weight or "", None)
         if self.features is not None:
             x = {name: x[name] for name in self.features if name in x}
         return x, y, w

@@ -39,6 +39,8 @@ class AvroDecoder:
         Name of the field that holds the sample's weight, if there is one.
     features
         Names of the fields to keep; by default all but `target` and `weight`.
+    labelled
+        False: for predicting; label and weight are left out unread, if they are there at all.
     schema
         The schema, or the path of its file (`.avsc`). With a `registry` it is the reader's
         schema, into which records of other versions are resolved.
@@ -75,14 +77,15 @@ class AvroDecoder:
 
     def __init__(
         self,
-        target: str,
+        target: str | None,
         weight: str | None = None,
         features: Iterable[str] | None = None,
         *,
+        labelled: bool = True,
         schema: Mapping[str, Any] | str | Path | None = None,
         registry: str | SchemaRegistry | None = None,
     ) -> None:
-        self.fields = Fields(target, weight, features)
+        self.fields = Fields(target, weight, features, labelled)
         if schema is None and registry is None:
             raise ConfigurationError("an AvroDecoder needs a schema or a registry")
         self._schema = _read(schema) if isinstance(schema, str | Path) else schema

@@ -28,6 +28,8 @@ class JSONDecoder:
     features
         Names of the fields to keep. A name that a record lacks is simply absent from the sample.
         By default every field but `target` and `weight` is a feature.
+    labelled
+        False: for predicting; label and weight are left out unread, if they are there at all.
     max_bytes
         Longest record that is parsed.
     max_fields
@@ -60,14 +62,15 @@ class JSONDecoder:
 
     def __init__(
         self,
-        target: str,
+        target: str | None,
         weight: str | None = None,
         features: Iterable[str] | None = None,
         *,
+        labelled: bool = True,
         max_bytes: int = 1 << 20,
         max_fields: int = 10_000,
     ) -> None:
-        self.fields = Fields(target, weight, features)
+        self.fields = Fields(target, weight, features, labelled)
         self.max_bytes = _bound("max_bytes", max_bytes)
         self.max_fields = _bound("max_fields", max_fields)
 
@@ -103,8 +106,9 @@ class JSONDecoder:
         self, values: Sequence[bytes | None]
     ) -> tuple[list[Any], list[Any], list[float] | None] | None:
         """Decode records together, in half the time; see `DecodesMany`."""
-        if type(self).__call__ is not JSONDecoder.__call__ or not values:
-            return None  # a subclass decodes in its own way
+        its_own_way = type(self).__call__ is not JSONDecoder.__call__  # a subclass
+        if its_own_way or not values or not self.fields.labelled:
+            return None
         if None in values or max(map(len, values)) > self.max_bytes:  # type: ignore[arg-type]
             return None
         try:

@@ -22,6 +22,8 @@ class NumpyDecoder:
         Names of the numbers, in their order.
     target, weight, features
         Which of them are the label, the weight and the features (by default all others).
+    labelled
+        False: for predicting; label and weight are left out unread, if they are there at all.
     dtype
         Type of the numbers, with their byte order; `"<f8"` is float64.
 
@@ -42,21 +44,25 @@ class NumpyDecoder:
     def __init__(
         self,
         columns: Iterable[str],
-        target: str,
+        target: str | None,
         weight: str | None = None,
         features: Iterable[str] | None = None,
         dtype: str = "<f8",
+        *,
+        labelled: bool = True,
     ) -> None:
         self.columns = [columns] if isinstance(columns, str) else list(columns)
-        self.fields = Fields(target, weight, features)
+        self.fields = Fields(target, weight, features, labelled)
         try:
             self._dtype = np.dtype(dtype)
         except TypeError:
             raise ConfigurationError(f"dtype {dtype!r} is no type of NumPy's") from None
         if self._dtype.kind not in "fiub":
             raise ConfigurationError(f"dtype must be one of numbers, not {dtype!r}")
-        used = [self.fields.target, self.fields.weight, *(self.fields.features or ())]
-        missing = [name for name in used if name is not None and name not in self.columns]
+        used = [*(self.fields.features or ())]
+        if labelled:
+            used += [self.fields.target, *([] if weight is None else [weight])]
+        missing = [name for name in used if name not in self.columns]
         if missing or len(set(self.columns)) != len(self.columns):
             raise ConfigurationError(
                 f"columns must be different names, with {missing} among them: {self.columns}"

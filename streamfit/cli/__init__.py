@@ -5,14 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from streamfit.cli import proof, states, train
+from streamfit.cli import inspect, predict, proof, states, train
 from streamfit.cli.app import app
 from streamfit.errors import StreamfitError
 
 __all__ = ["main"]
 
-COMMANDS = (train, proof, states)
-"""The files of commands; being imported they add themselves to `app`, in this order."""
+COMMANDS = (train, predict, inspect, proof, states)
+"""The files of commands; being imported, they have added themselves to `app`."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
