@@ -27,6 +27,7 @@ if typing.TYPE_CHECKING:
     from streamfit import offline, plot
     from streamfit.core.linear import LinearRegression, LogisticRegression
     from streamfit.core.softmax import SoftmaxRegression
+    from streamfit.serving.monitor import WebMonitor
 
 __all__ = [
     "ArraySource",
@@ -45,6 +46,7 @@ __all__ = [
     "StandardScaler",
     "Trainer",
     "TrainingReport",
+    "WebMonitor",
     "adapters",
     "errors",
     "exit_codes",
@@ -66,6 +68,7 @@ _LAZY = {
     "plot": "streamfit.plot",
     "LinearRegression": "streamfit.core.linear",
     "LogisticRegression": "streamfit.core.linear",
+    "WebMonitor": "streamfit.serving.monitor",
     "SoftmaxRegression": "streamfit.core.softmax",
 }
 

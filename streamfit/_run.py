@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from bisect import bisect_left
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,7 +29,15 @@ from streamfit.report import Progress, TrainingReport
 from streamfit.signals import Stopped, StopRequest
 from streamfit.sources import IterableSource
 from streamfit.terminal import progress_bar
-from streamfit.types import Block, CommitsOffsets, DescribesItself, KeepsState, Position, ReportsLag
+from streamfit.types import (
+    Block,
+    CommitsOffsets,
+    DescribesItself,
+    KeepsState,
+    Position,
+    ReportsLag,
+    ReportsPartitionLag,
+)
 
 if TYPE_CHECKING:
     from streamfit.trainer import Trainer
@@ -55,6 +63,7 @@ class Run:
         self.model = trainer.model
         self.source = trainer.source
         self.checkpoint = trainer.checkpoint
+        self._web = trainer.monitor
         self._evaluation = trainer.evaluation
         self._monitors = trainer.monitors
         self._stop = StopRequest()
@@ -73,7 +82,11 @@ class Run:
             stack.callback(self._journal.close)
             stack.callback(self._bad.close)
             stack.callback(self._refused.close)
+            if self._web is not None:
+                stack.enter_context(self._web)
             self._begin()
+            if self._web is not None:
+                self._web.begin(self.model, self._progress)
             show = stack.enter_context(progress_bar(total)) if self._trainer.progress else None
             callbacks = [one for one in self._trainer.callbacks if callable(one)]
             self._listeners = [*callbacks, *([show] if show else [])]
@@ -85,6 +98,8 @@ class Run:
                 self._save_after_failure()
                 raise
             self._save()
+            if self._web is not None:
+                self._web.end("stopped" if self._stop.signal_name else "finished")
             report = self._report()
             _log.info(
                 event("finished", samples=report.n_samples, bad=report.n_bad, digest=report.digest)
@@ -207,8 +222,11 @@ class Run:
                 done = self._learn(block, done, end)
             self._look_at_the_clock()
             self._tell()
-        if not len(block) and self._look_at_the_clock():
-            self._tell()
+        if not len(block):
+            if self._look_at_the_clock():
+                self._tell()
+            elif self._web is not None:
+                self._web.look()
 
     def _learn(self, block: Block, start: int, end: int) -> int:
         """Learn from `start` up to `end`, or past a bad sample; return how far.
@@ -257,6 +275,8 @@ class Run:
         self._position[block.key] = int(block.offsets[i]) + 1
         self._journal.skipped(block, i, error, dead_letter)
         self._bad.flush_when_due()
+        if self._web is not None:
+            self._web.refused(error)
 
     def _look_at_the_clock(self) -> bool:
         """Flush after `max_wait`, save when it is time; return whether it was flushed."""
@@ -312,14 +332,10 @@ class Run:
             },
         )
         path = self.checkpoint.save(saved)
-        _log.debug(
-            event(
-                "checkpoint",
-                path=path,
-                samples=self._n_samples,
-                seconds=time.monotonic() - began,
-            )
-        )
+        seconds = time.monotonic() - began
+        _log.debug(event("checkpoint", path=path, samples=self._n_samples, seconds=seconds))
+        if self._web is not None:
+            self._web.saved(saved.number, self._n_samples, seconds)
         if isinstance(self.source, CommitsOffsets):
             self.source.commit(dict(self._position))
 
@@ -352,6 +368,8 @@ class Run:
     def _tell(self) -> None:
         for listener in self._listeners:
             listener(self._progress())
+        if self._web is not None:
+            self._web.look()
 
     def _progress(self) -> Progress:
         seconds = time.monotonic() - self._began
@@ -372,8 +390,13 @@ class Run:
             _lag=lambda: self._lag(position),
         )
 
-    def _lag(self, position: Position) -> int | None:
-        return self.source.lag(position) if isinstance(self.source, ReportsLag) else None
+    def _lag(self, position: Position) -> Mapping[str, int] | None:
+        if isinstance(self.source, ReportsPartitionLag):
+            return self.source.partition_lag(position)
+        lag = self.source.lag(position) if isinstance(self.source, ReportsLag) else None
+        if lag is None:
+            return None
+        return {next(iter(position)) if len(position) == 1 else "all": lag}
 
     def _report(self) -> TrainingReport:
         shared = dict(vars(self._progress()))

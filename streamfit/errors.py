@@ -17,6 +17,7 @@
     │   ├── CheckpointMismatchError           a valid file of another model, source or format
     │   ├── CheckpointLockedError             another trainer holds the directory
     │   └── CheckpointFencedError             another trainer took the directory over
+    ├── ServingError (RuntimeError)           the address cannot be listened on
     ├── BusyError (RuntimeError)              the model is learning already, in another call
     ├── UnsupportedError (TypeError)          the model or source cannot do what was asked
     └── MissingDependencyError (ImportError)  an extra, or the compiled kernels, are not installed
@@ -44,6 +45,7 @@ __all__ = [
     "DecodeError",
     "LostOffsetsError",
     "MissingDependencyError",
+    "ServingError",
     "SourceError",
     "StreamfitError",
     "TooManyBadSamplesError",
@@ -202,6 +204,12 @@ class CheckpointFencedError(CheckpointError):
     """Another trainer took the checkpoint directory over; this one must not publish any more."""
 
     exit_code = 34
+
+
+class ServingError(StreamfitError, RuntimeError):
+    """The address to serve on is taken, not ours, or not to be had."""
+
+    exit_code = 40
 
 
 class BusyError(StreamfitError, RuntimeError):

@@ -54,10 +54,17 @@ class Progress:
     samples_per_second: float
     resumed_at: int | None
     position: Position
-    _lag: Callable[[], int | None] = field(default=lambda: None, repr=False, compare=False)
+    _lag: Callable[[], Mapping[str, int] | None] = field(
+        default=lambda: None, repr=False, compare=False
+    )
 
     def lag(self) -> int | None:
         """Count the samples left in the source, None where it does not know; may ask a broker."""
+        lags = self._lag()
+        return None if lags is None else sum(lags.values())
+
+    def partition_lag(self) -> Mapping[str, int] | None:
+        """Count them for each partition; under `"all"` where the source knows only their sum."""
         return self._lag()
 
 

@@ -6,7 +6,7 @@ A `Trainer` is the configuration; the state of one run is in `streamfit._run`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from streamfit._run import Run
 from streamfit.bad_samples import BadSamplePolicy
@@ -20,6 +20,9 @@ from streamfit.monitors import Monitors
 from streamfit.report import Progress, TrainingReport
 from streamfit.sources import IterableSource
 from streamfit.types import Learner, Monitor, Source
+
+if TYPE_CHECKING:
+    from streamfit.serving import WebMonitor
 
 __all__ = ["Trainer"]
 
@@ -64,6 +67,9 @@ class Trainer:
         monitors, such as `DriftMonitor`, which may act on the model (`streamfit.types.Monitor`).
     progress
         Show a progress bar, where there is a terminal.
+    monitor
+        `"127.0.0.1:8765"`, or a `WebMonitor`, to see the run on a live page, export its metrics and
+        predict from it over HTTP, for as long as it lasts. Needs the `serve` extra.
 
     Notes
     -----
@@ -96,6 +102,7 @@ class Trainer:
         max_samples: int | None = None,
         callbacks: Iterable[Callable[[Progress], object] | Monitor] = (),
         progress: bool = False,
+        monitor: str | WebMonitor | None = None,
     ) -> None:
         if not isinstance(model, Learner):
             raise ConfigurationError(f"model must be a streamfit learner, not {model!r:.60}")
@@ -114,6 +121,7 @@ class Trainer:
             raise ConfigurationError("callbacks must be functions of a Progress, or monitors")
         self.monitors = Monitors(self.callbacks, model)
         self.progress = check_flag("progress", progress)
+        self.monitor = None if monitor is None else _web_monitor(monitor)
         self.evaluation = Evaluation(model, metrics, self.monitors.observers)
         self.source: Source = (
             source
@@ -145,5 +153,19 @@ class Trainer:
             When a checkpoint cannot be written, read, or belongs to another model.
         SourceError
             When the source cannot go on; what came before is saved.
+        ServingError
+            When `monitor` cannot listen on its address; nothing has happened then.
         """
         return Run(self).run()
+
+
+def _web_monitor(monitor: str | WebMonitor) -> WebMonitor:
+    from streamfit.serving import WebMonitor  # here, for few runs have one
+
+    if isinstance(monitor, WebMonitor):
+        return monitor
+    if not isinstance(monitor, str):
+        raise ConfigurationError(
+            f"monitor must be 'host:port' or a WebMonitor, not {monitor!r:.60}"
+        )
+    return WebMonitor(monitor)

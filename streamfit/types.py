@@ -31,6 +31,7 @@ __all__ = [
     "ObservesSamples",
     "Position",
     "ReportsLag",
+    "ReportsPartitionLag",
     "Sample",
     "SendsDeadLetters",
     "Source",
@@ -163,6 +164,14 @@ class ReportsLag(Protocol):
 
     def lag(self, position: Position) -> int | None:
         """Count the samples between `position` and the end, or None when not known."""
+
+
+@runtime_checkable
+class ReportsPartitionLag(Protocol):
+    """A source that knows it of each partition."""
+
+    def partition_lag(self, position: Position) -> dict[str, int] | None:
+        """Count the samples between `position` and the end by partition, or None."""
 
 
 class DeadLetterQueue(Protocol):

@@ -250,6 +250,11 @@ class KafkaSource:
         Some may hold no record (compacted, transaction markers). Those at the very end count
         no more once they have been passed.
         """
+        lags = self.partition_lag(position)
+        return None if lags is None else sum(lags.values())
+
+    def partition_lag(self, position: Position) -> dict[str, int] | None:
+        """Count them for each partition."""
         offsets = from_position(self.topic, position)
         feed = self._feed
         if feed.away:
@@ -258,12 +263,12 @@ class KafkaSource:
             held = feed.bounds(feed.request_seconds)
         except SourceError:
             return None
-        left = 0
+        left = {}
         for partition, (first, end) in held.items():
             offset = max(offsets.get(partition, first), first)
             if offset >= self._after_last.get(partition, math.inf):
                 offset = max(offset, feed.next[partition])  # nothing but gaps lies between
-            left += max(0, end - offset)
+            left[f"{self.topic}:{partition}"] = max(0, end - offset)
         return left
 
     def dead_letters(self, topic: str | None = None) -> DeadLetterTopic:

@@ -3,7 +3,7 @@
 ::
 
     types, errors <- _kernels <- core <- offline, sources, checkpoint, journal, evaluation
-                                    <- trainer <- adapters, distributed, cli
+                                       serving <- trainer <- adapters, distributed, cli
 """
 
 from __future__ import annotations
@@ -130,6 +130,9 @@ def test_the_textbook_loop_never_imports_the_kernels() -> None:
         "matplotlib",
         "ray",
         "sklearn",
+        "starlette",
+        "uvicorn",
+        "prometheus_client",
     ],
 )
 def test_a_third_party_client_is_imported_in_one_module(client: str) -> None:

@@ -32,6 +32,7 @@ def test_streamfit() -> None:
         "StandardScaler",
         "Trainer",
         "TrainingReport",
+        "WebMonitor",
         "adapters",
         "errors",
         "exit_codes",
