@@ -10,7 +10,10 @@ from setuptools import Extension, setup
 FLAGS = ["-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
 
 HEADERS = sorted(str(path) for path in Path("streamfit/_kernels").glob("*.h"))
-MODULES = ["features", "formulas", "hashing", "linear"]
+MODULES = [
+    *("features", "formulas", "hashing", "tables"),
+    *("memory", "state", "samples", "learning", "linear"),
+]
 
 setup(
     ext_modules=cythonize(

@@ -14,7 +14,8 @@ try:
         softmax,
     )
     from streamfit._kernels.hashing import HashedFeatures
-    from streamfit._kernels.linear import LinearKernel, Snapshot
+    from streamfit._kernels.linear import LinearKernel
+    from streamfit._kernels.state import Snapshot
 except ImportError as error:
     from streamfit.errors import MissingDependencyError
 

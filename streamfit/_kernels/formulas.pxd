@@ -51,6 +51,7 @@ cdef extern from "model.h" nogil:
     double sf_learning_rate(const sf_linear*)
     double sf_exp(double)
     double sf_sigmoid(double)
+    void sf_forget_pending(sf_linear*)
 
 
 cdef double loss_option(dict loss) except? -1.0

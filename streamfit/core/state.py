@@ -13,7 +13,7 @@ from streamfit.errors import BadSampleError, CheckpointMismatchError
 from streamfit.types import Label, StateDict
 
 if TYPE_CHECKING:
-    from streamfit.core.learner import LinearLearner
+    from streamfit.core.model import LinearModel
 
 __all__ = ["check_state", "digest_of", "with_fresh_optimizer"]
 
@@ -55,7 +55,7 @@ def with_fresh_optimizer(state: StateDict, optimizer: optim.Optimizer) -> StateD
     return fresh
 
 
-def check_state(learner: LinearLearner, state: StateDict) -> list[Label]:
+def check_state(learner: LinearModel, state: StateDict) -> list[Label]:
     """Raise `CheckpointMismatchError` unless the learner can take over `state`.
 
     Returns
@@ -115,7 +115,7 @@ def _fits(name: str, value: object, known: object, shape: tuple[int, ...]) -> bo
     return True
 
 
-def _classes(learner: LinearLearner, state: StateDict) -> list[Label] | None:
+def _classes(learner: LinearModel, state: StateDict) -> list[Label] | None:
     if "classes" not in state:
         return None
     classes = state["classes"]

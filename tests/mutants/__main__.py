@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[2]
 KERNELS = Path("streamfit/_kernels")
 # Optimized little and for any processor: compiled in a third of the time, with the same bits.
 FLAGS = "-O1 -DSF_BASELINE -w -fPIC -shared -ffp-contract=off -fno-math-errno -fno-trapping-math"
-MODULES = ("linear", "formulas", "hashing")
+MODULES = ("learning", "samples", "state", "memory", "linear", "formulas", "hashing")
 """The modules that include a header."""
 QUICK = (
     *("tests/properties/test_arithmetic.py", "tests/properties/test_table.py"),

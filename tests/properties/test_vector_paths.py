@@ -42,17 +42,19 @@ def flags() -> list[str]:
 def baseline_copy(folder: Path) -> Path:
     """Return a copy of the package whose learning kernels are compiled without AVX2."""
     shutil.copytree(
-        ROOT / "streamfit", folder / "streamfit", ignore=shutil.ignore_patterns("linear*.so", "*.c")
+        ROOT / "streamfit",
+        folder / "streamfit",
+        ignore=shutil.ignore_patterns("learning*.so", "*.c"),
     )
     kernels = folder / "streamfit" / "_kernels"
     directives = ["-3", "-X", "boundscheck=False", "-X", "wraparound=False"]
     cython = [sys.executable, "-m", "cython", *directives]
-    subprocess.run([*cython, "streamfit/_kernels/linear.pyx"], cwd=folder, check=True)
+    subprocess.run([*cython, "streamfit/_kernels/learning.pyx"], cwd=folder, check=True)
     compiler = shlex.split(sysconfig.get_config_var("CC"))
     subprocess.run(
         [
             *(*compiler, "-shared", "-fPIC", "-DNDEBUG", "-DSF_BASELINE", *flags()),
-            *("-I", sysconfig.get_path("include"), "linear.c", "-o", f"linear{SUFFIX}"),
+            *("-I", sysconfig.get_path("include"), "learning.c", "-o", f"learning{SUFFIX}"),
         ],
         cwd=kernels,
         check=True,

@@ -15,7 +15,7 @@ import numpy as np
 import scipy.sparse
 
 import streamfit as sf
-from streamfit._kernels import linear
+from streamfit._kernels import learning
 from streamfit.errors import UpdateRefusedWarning
 
 WIDTHS = (1, 7, 8, 9, 37)
@@ -51,7 +51,7 @@ def told(model: Any, X: Any, y: Any) -> str:
 def main() -> None:
     """Print a line for each model."""
     warnings.simplefilter("ignore", UpdateRefusedWarning)
-    print(linear.__file__)
+    print(learning.__file__)
     rng = np.random.default_rng(7)
     kinds = (
         *((sf.LinearRegression, loss) for loss in REGRESSION),

@@ -1,0 +1,15 @@
+from streamfit._kernels.formulas cimport sf_linear
+from streamfit._kernels.memory cimport LinearMemory
+
+
+cdef class Snapshot:
+    cdef sf_linear m
+    cdef char* memory
+    cdef list touched
+
+
+cdef class LinearState(LinearMemory):
+    cdef object _copy_out(self, const char* array)
+    cdef object _gradient(self)
+    cdef int _copy_in(self, char* array, values) except -1
+    cdef object _statistic(self, const double* array)
