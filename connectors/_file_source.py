@@ -51,6 +51,8 @@ class Lines:
         self.byte = byte
         self.line = line
         self.record = record
+        self.raw = b""
+        """What was read of the record at hand; whoever begins a record empties it."""
         if byte:
             file.seek(byte)
 
@@ -85,6 +87,7 @@ class Lines:
         """
         line = self._readline()
         size = len(line)
+        self.raw += line
         self.line += bool(line)
         whole = not line or line.endswith(b"\n") or size < _MAX_LINE
         while not whole:
@@ -128,7 +131,10 @@ class FileSource(ABC):
 
     @abstractmethod
     def _records(self, lines: Lines) -> Iterator[Any]:
-        """Hand out records not yet decoded, or a `BadSampleError` in the place of one."""
+        """Hand out records not yet decoded, or a `BadSampleError` in the place of one.
+
+        Empties `lines.raw` where a record begins.
+        """
 
     @abstractmethod
     def _sample(self, record: Any) -> tuple[Any, Any, float | None]:
@@ -147,12 +153,12 @@ class FileSource(ABC):
             records = self._records(lines)
             while True:
                 start = lines.record
-                taken: list[tuple[int, Any]] = []
+                taken: list[tuple[int, bytes, Any]] = []
                 while len(taken) < _BLOCK_RECORDS - start % _BLOCK_RECORDS:
                     record = next(records, None)
                     if record is None:
                         break
-                    taken.append((lines.line, record))
+                    taken.append((lines.line, lines.raw, record))
                 at = lines.record = start + len(taken)
                 if at == _BLOCK_RECORDS * len(self._bytes):
                     self._bytes.append(lines.byte)
@@ -198,12 +204,12 @@ class FileSource(ABC):
         except (OSError, EOFError, zlib.error) as error:
             raise SourceError(f"cannot read {self.path}: {error}") from error
 
-    def _block(self, records: list[tuple[int, Any]]) -> Block:
+    def _block(self, records: list[tuple[int, bytes, Any]]) -> Block:
         xs: list[Any] = []
         ys: list[Any] = []
         ws: list[float | None] = []
         errors: dict[int, BadSampleError] = {}
-        for i, (line, record) in enumerate(records):
+        for i, (line, _, record) in enumerate(records):
             x: Any = {}
             y: Any = 0
             w: float | None = None
@@ -219,7 +225,6 @@ class FileSource(ABC):
             ys.append(y)
             ws.append(w)
         weighted = any(w is not None for w in ws)
-        raw = [(record if isinstance(record, bytes) else None, None) for _, record in records]
         return Block(
             x=xs,
             y=ys,
@@ -227,7 +232,7 @@ class FileSource(ABC):
             source=self.name,
             offsets=range(self._record, self._record + len(records)),
             errors=errors,
-            raw=raw if any(value is not None for value, _ in raw) else None,
+            raw=[(raw, None) for _, raw, _ in records],
         )
 
 

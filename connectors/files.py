@@ -111,6 +111,7 @@ class CSVSource(FileSource):
     def _records(self, lines: Lines) -> Iterator[Any]:
         reader = csv.reader(lines)
         while True:
+            lines.raw = b""
             try:
                 record = next(reader)
             except StopIteration:
@@ -182,6 +183,7 @@ class JSONLinesSource(FileSource):
 
     def _records(self, lines: Lines) -> Iterator[Any]:
         while True:
+            lines.raw = b""
             try:
                 line = lines.next_bytes()
             except DecodeError as error:
@@ -228,6 +230,7 @@ class LibSVMSource(FileSource):
 
     def _records(self, lines: Lines) -> Iterator[Any]:
         while True:
+            lines.raw = b""
             try:
                 line = lines.next_bytes()
             except DecodeError as error:

@@ -18,7 +18,7 @@ def _flat(metrics: Any) -> Iterator[Any]:
     if hasattr(metrics, "update") and not isinstance(metrics, UserList):
         yield metrics
         return
-    if not isinstance(metrics, Iterable):
+    if not isinstance(metrics, Iterable) or isinstance(metrics, str):
         raise ConfigurationError(f"metrics: {shown(metrics)} is not a River metric")
     for metric in metrics:
         if isinstance(metric, UserList):

@@ -85,6 +85,7 @@ class TrainingReport(Progress):
 
     def __str__(self) -> str:
         """Return a short table."""
+        since = "" if self.resumed_at is None else "*"
         rows: list[tuple[str, str]] = [
             ("samples", f"{self.n_samples:,}"),
             ("updates", f"{self.n_updates:,}"),
@@ -94,12 +95,14 @@ class TrainingReport(Progress):
             ("epochs", f"{self.n_epochs:,}"),
             ("resumed at", "-" if self.resumed_at is None else f"{self.resumed_at:,}"),
             ("progressive loss", f"{self.progressive_loss:.6f}"),
-            *((name, _told(metric)) for name, metric in self.metrics.items()),
+            *((name + since, _told(metric)) for name, metric in self.metrics.items()),
             ("samples/s", f"{self.samples_per_second:,.0f}"),
             ("digest", self.digest[:16]),
         ]
+        if since and self.metrics:
+            rows.append(("* since resumed", ""))
         return "\n".join(
-            f"{name}\n{value}" if "\n" in value else f"{name:<18}{value:>18}"
+            f"{name}\n{value}" if "\n" in value else f"{name:<18}{value:>18}".rstrip()
             for name, value in rows
         )
 

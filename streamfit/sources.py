@@ -7,15 +7,18 @@ position of both sources here is the count of samples read: `{"samples:0": 1234}
 from __future__ import annotations
 
 import contextlib
+import copy
 import queue
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from streamfit.core import frames
+import numpy as np
+
+from streamfit.core import frames, sparse
 from streamfit.errors import (
     BadSampleError,
     ConfigurationError,
@@ -34,6 +37,7 @@ _BLOCK_SECONDS = 0.02  # a slow stream is handed on sample by sample, a fast one
 _STRIDE = 16
 _QUICK_SECONDS = 0.001
 _IDLE_SECONDS = 0.1
+_MUTABLE = (MutableMapping, list, np.ndarray)
 
 
 def _count(position: Position) -> int:
@@ -52,7 +56,8 @@ class ArraySource:
     Parameters
     ----------
     X
-        Array of shape (n, n_features), or a data frame (pandas, polars, Arrow, ...).
+        Array or scipy sparse matrix of shape (n, n_features), or a data frame (pandas, polars,
+        Arrow, ...).
     y
         `n` labels: a list, an array or a series.
     w
@@ -80,7 +85,12 @@ class ArraySource:
         self, X: Any, y: Any, w: Any = None, *, features: Iterable[FeatureName] | None = None
     ) -> None:
         try:
-            self._X, names = frames.as_table(X)
+            self._X: Any
+            names: list[FeatureName] | None = None
+            if sparse.is_sparse(X):
+                self._X = sparse.as_csr(X)
+            else:
+                self._X, names = frames.as_table(X)
             n, n_features = self._X.shape
             self._y = frames.as_vector(y, "y", n)
             self._w = None if w is None else frames.as_vector(w, "w", n)
@@ -159,6 +169,10 @@ class IterableSource:
     the next few come. For a stream that pauses set `live=True` (a `Trainer` with `max_wait` does
     that).
 
+    A generator may fill the same mapping or array again for each sample: the first block of a pass
+    is copied, and all blocks are when an object comes twice in that one. A generator that begins to
+    do so later is refused, when the first two samples of a block are one object.
+
     Examples
     --------
     >>> from streamfit import IterableSource
@@ -206,6 +220,7 @@ class IterableSource:
         now = time.monotonic
         batch: list[Any] = []
         several = 1  # samples between two looks at the clock, which costs more than a sample
+        fresh, samples = samples, _Copies(samples)
         try:
             while True:
                 began = looked = now()
@@ -222,6 +237,8 @@ class IterableSource:
                 if len(batch) < wanted:
                     return
                 batch = []
+                if isinstance(samples, _Copies) and not samples.reused():
+                    samples = fresh
         except Exception:
             if batch:
                 yield batch
@@ -240,7 +257,7 @@ class IterableSource:
         def read() -> None:
             try:
                 for sample in samples:
-                    put(sample)
+                    put(_copied(sample))
                     if stopped.is_set():
                         return
             except BaseException as error:  # the consumer raises it
@@ -303,15 +320,49 @@ class IterableSource:
             close()
 
 
+class _Copies:
+    """Samples that share no mapping or array with the iterator; and whether they had to."""
+
+    def __init__(self, samples: Iterator[Any]) -> None:
+        self._samples = samples
+        self._originals: dict[int, Any] | None = {}  # held, so that an identity is not given again
+        self._twice = False
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        sample = next(self._samples)
+        if self._originals is not None:
+            kept = sample[0] if isinstance(sample, tuple) and sample else sample
+            self._twice |= isinstance(kept, _MUTABLE) and id(kept) in self._originals
+            self._originals[id(kept)] = kept
+        return _copied(sample)
+
+    def reused(self) -> bool:
+        """Say whether an object came twice in the first block."""
+        self._originals = None
+        return self._twice
+
+
+def _copied(sample: Any) -> Any:
+    """Copy the features of a sample; what is no sample stays as it is, to be refused."""
+    if isinstance(sample, list):
+        sample = tuple(sample)
+    if isinstance(sample, tuple) and sample and isinstance(sample[0], _MUTABLE):
+        return (copy.copy(sample[0]), *sample[1:])
+    return sample
+
+
 def _as_block(batch: list[Any], start: int) -> Block:
     """Make a block of samples; an item that is no sample becomes an error at its place."""
     errors: dict[int, BadSampleError] = {}
-    xs, ys, ws = _split_tuples(batch) or _split(batch, start, errors)
+    xs, ys, ws = _split_tuples(batch, start) or _split(batch, start, errors)
     return Block(x=xs, y=ys, w=ws, offsets=range(start, start + len(batch)), errors=errors)
 
 
 def _split_tuples(
-    batch: list[Any],
+    batch: list[Any], start: int
 ) -> tuple[Sequence[Any], Sequence[Any], Sequence[Any] | None] | None:
     """Split as `_split` does, in a quarter of the time, if all are tuples of one good length."""
     if set(map(type, batch)) != {tuple} or len(batch[0]) not in (2, 3):
@@ -320,6 +371,11 @@ def _split_tuples(
         xs, ys, *ws = zip(*batch, strict=True)
     except ValueError:
         return None
+    if len(xs) > 1 and xs[0] is xs[1] and isinstance(xs[0], _MUTABLE):
+        raise SourceError(
+            f"samples {start} and {start + 1} are the same object, so the first may be lost: let "
+            "the iterable give each sample a mapping or array of its own"
+        )
     return xs, ys, ws[0] if ws else None
 
 

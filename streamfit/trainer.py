@@ -5,6 +5,7 @@ A `Trainer` is the configuration; the state of one run is in `streamfit._run`.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +37,9 @@ class Trainer:
         The learner; it is trained in place.
     source
         A source (`ArraySource`, `KafkaSource`, ...), or any iterable of samples `(x, y)` or
-        `(x, y, w)`, or a function that returns a fresh iterator of them. `run` closes it.
+        `(x, y, w)`, or a function that returns a fresh iterator of them. `run` closes it. To resume
+        from a checkpoint, an iterable must produce the same samples again: those before the
+        position are skipped.
     epochs
         Passes over the source.
     last_batch
@@ -44,7 +47,8 @@ class Trainer:
         `"scale"` (the step weighted by n/batch_size), `"drop"` (as PyTorch's `drop_last`),
         `"carry"` (into the next epoch; after the last one it stays pending).
     metrics
-        River metrics, each updated with every sample's prediction before it is learned.
+        River metrics, each updated with every sample's prediction before it is learned; after a
+        resume they cover the samples since. (The progressive loss covers all.)
     checkpoint
         A `Checkpointer`. When its directory holds a checkpoint, `run` continues from there. What
         is applied in which order is recorded beside the checkpoints (see `streamfit.journal`).
@@ -104,8 +108,14 @@ class Trainer:
         progress: bool = False,
         monitor: str | WebMonitor | None = None,
     ) -> None:
+        if isinstance(model, type):
+            raise ConfigurationError(f"pass an instance, {model.__name__}(), not the class")
         if not isinstance(model, Learner):
-            raise ConfigurationError(f"model must be a streamfit learner, not {model!r:.60}")
+            raise ConfigurationError(
+                f"model must be a streamfit learner, not {type(model).__name__}; "
+                "sf.adapters has RiverLearner for River's models and pipelines, KerasLearner for "
+                "Keras"
+            )
         self.model = model
         self.epochs = check_integer("epochs", epochs, minimum=1)
         self.last_batch = check_choice("last_batch", last_batch, LAST_BATCH)
@@ -134,6 +144,8 @@ class Trainer:
                 "a generator object can be read only once: for more than one epoch pass a list, or "
                 "the function that makes the generator"
             )
+        if inspect.isgenerator(source) and inspect.getgeneratorstate(source) == inspect.GEN_CLOSED:
+            raise ConfigurationError("the generator is used up: make a fresh one")
 
     def run(self) -> TrainingReport:
         """Train until the source ends, `max_samples` are in, or SIGTERM or Ctrl-C arrives.

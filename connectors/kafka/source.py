@@ -52,7 +52,8 @@ class KafkaSource:
     bootstrap_servers
         Some of the cluster's brokers, `"host:port,host:port"`.
     decoder
-        Turns the value of a record into a sample, such as `JSONDecoder`.
+        Turns the value of a record into a sample, such as `JSONDecoder`. It raises `DecodeError`
+        for a value that is none; any other exception is the decoder's own fault and ends the run.
     client
         Library that talks to the broker: `"kafka-python"`, which is always installed and is what
         `"auto"` means, or `"confluent-kafka"`, which is several times faster and comes with

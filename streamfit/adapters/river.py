@@ -32,8 +32,8 @@ __all__ = ["RiverLearner"]
 
 _WHY_PICKLE = (
     "a River model can be saved only as a pickle, and whoever can write a pickle can run any code "
-    "in the process that loads it. If nobody but you can write the checkpoint directory, pass "
-    "allow_pickle=True"
+    "in the process that loads it. If nobody but you can write the checkpoint directory, make "
+    "the learner as RiverLearner(model, allow_pickle=True)"
 )
 
 

@@ -104,7 +104,8 @@ class LinearModel(LinearKernel):
                 "values before they are hashed"
             )
         self.scaler = scaler
-        self.dtype = check_choice("dtype", dtype, ("float64", "float32"))
+        name = getattr(dtype, "__name__", dtype)  # np.float32 says the same as "float32"
+        self.dtype = check_choice("dtype", name, ("float64", "float32"))
         self.max_weight = (
             None if max_weight is None else check_real("max_weight", max_weight, positive=True)
         )

@@ -25,8 +25,10 @@ class SoftmaxRegression(LinearLearner, base.MiniBatchClassifier):
     Each class `k` has weights and an intercept, `z_k = w_k . x + b_k`, and the probability
     `exp(z_k) / sum_j exp(z_j)` (Bishop, Pattern Recognition and Machine Learning, 4.104).
 
-    Classes are numbered as they first appear. A class that has just appeared begins with weights
-    of 0; until then it takes no part, so that the samples before it are learned without it.
+    Classes are numbered as they first appear, or as `classes` lists them, and that is the order of
+    the columns of `predict_proba_many`; `classes` says it after training. A class that has just
+    appeared begins with weights of 0; until then it takes no part, so that the samples before it
+    are learned without it.
 
     {parameters}
 

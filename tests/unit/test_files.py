@@ -170,6 +170,9 @@ def test_bad_csv_records(tmp_path: Path) -> None:
     assert "line 4: 2 fields, the header has 3" in str(block.errors[2])
     assert "line 6: target 'y' is missing" in str(block.errors[4])
     assert "line 8" in str(block.errors[5])  # the record began on line 7 and ended on 8
+    lines = BAD_CSV.encode().splitlines(keepends=True)
+    assert [value for value, _ in block.raw[:5]] == [lines[i] for i in (1, 2, 3, 4, 5)]
+    assert block.raw[5] == (lines[6] + lines[7], None)
     assert (block.x[7], block.y[7]) == ({"b": 3.0}, 1.0)
     assert (block.x[11], block.y[11]) == ({"a": 4.0, "b": 5.0}, 0.0)
     report = sf.Trainer(sf.LogisticRegression(), CSVSource(path, "y"), on_bad_sample="skip").run()

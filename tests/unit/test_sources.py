@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import sparse
 
-from streamfit.errors import BadSampleError, ConfigurationError, UnsupportedError
+import streamfit as sf
+from streamfit.errors import BadSampleError, ConfigurationError, SourceError, UnsupportedError
 from streamfit.sources import ArraySource, IterableSource
 from streamfit.types import ReportsLag, Source
 
@@ -158,3 +160,39 @@ def test_what_came_before_an_exception_is_handed_on() -> None:
     with pytest.raises(ValueError, match="out of disk"):
         read()
     assert seen == list(range(500))
+
+
+@pytest.mark.parametrize("live", [False, True])
+@pytest.mark.parametrize("kind", ["dict", "array", "list of a dict"])
+def test_an_object_filled_again_for_each_sample(kind: str, live: bool) -> None:
+    def reusing() -> Iterator[Any]:
+        x: Any = np.zeros(1) if kind == "array" else {}
+        sample = [x, 0.0]
+        for i in range(600):
+            x[0] = sample[1] = float(i)
+            yield sample if kind == "list of a dict" else (x, float(i))
+
+    blocks = list(IterableSource(reusing(), live=live))
+    assert [x[0] for block in blocks for x in block.x] == list(range(600))
+    assert [y for block in blocks for y in block.y] == list(range(600))
+
+
+def test_an_object_that_begins_to_be_filled_again_is_refused() -> None:
+    def later() -> Iterator[Any]:
+        yield from (({"x": float(i)}, i) for i in range(300))
+        x = {}
+        for i in range(300, 900):
+            x["x"] = float(i)
+            yield x, i
+
+    with pytest.raises(SourceError, match="same object"):
+        list(IterableSource(later()))
+
+
+def test_an_array_source_of_a_sparse_matrix() -> None:
+    X = sparse.random_array((50, 7), density=0.2, format="coo", rng=np.random.default_rng(0))
+    y = np.arange(50.0)
+    model, dense = sf.LinearRegression(), sf.LinearRegression()
+    sf.Trainer(model, ArraySource(X, y)).run()
+    sf.Trainer(dense, ArraySource(X.toarray(), y)).run()
+    assert model.digest() == dense.digest()
