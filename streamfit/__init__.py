@@ -22,9 +22,11 @@ from streamfit.exits import exit_codes
 from streamfit.report import Progress, TrainingReport
 from streamfit.sources import ArraySource, IterableSource
 from streamfit.trainer import Trainer
+from streamfit.transformed import Transformed
 
 if typing.TYPE_CHECKING:
     from streamfit import offline, plot
+    from streamfit.core.date_parts import DateParts
     from streamfit.core.linear import LinearRegression, LogisticRegression
     from streamfit.core.softmax import SoftmaxRegression
     from streamfit.serving.monitor import WebMonitor
@@ -33,6 +35,7 @@ __all__ = [
     "ArraySource",
     "Checkpoint",
     "Checkpointer",
+    "DateParts",
     "DeadLetters",
     "DriftMonitor",
     "FeatureIndex",
@@ -46,6 +49,7 @@ __all__ = [
     "StandardScaler",
     "Trainer",
     "TrainingReport",
+    "Transformed",
     "WebMonitor",
     "adapters",
     "errors",
@@ -66,6 +70,7 @@ __version__ = "0.1.0"
 _LAZY = {
     "offline": "streamfit.offline",
     "plot": "streamfit.plot",
+    "DateParts": "streamfit.core.date_parts",
     "LinearRegression": "streamfit.core.linear",
     "LogisticRegression": "streamfit.core.linear",
     "WebMonitor": "streamfit.serving.monitor",

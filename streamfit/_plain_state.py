@@ -1,19 +1,23 @@
 """An object's state as plain JSON, and back into an object of the same class: no pickle.
 
 Objects are taken apart as pickle does it, but what may come out again is a short list: numbers,
-texts, bytes, containers, random generators, methods of the object itself, and instances of
-classes in the packages that the caller names. Reading calls nothing else, whatever a file says.
+texts, bytes, containers, random generators, and instances of classes in the packages that the
+caller names. Reading calls nothing else, whatever a file says. Functions and classes are no state:
+the object that is read into keeps its own.
 """
 
 from __future__ import annotations
 
 import base64
 import copyreg
+import functools
 import importlib
+import operator
 import random
+import re
 import types
-from collections import deque
-from collections.abc import Sequence
+from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -22,7 +26,15 @@ from streamfit.errors import CheckpointMismatchError, UnsupportedError
 
 __all__ = ["from_plain", "to_plain"]
 
-_CONTAINERS: dict[str, type[Any]] = {kind.__name__: kind for kind in (list, tuple, set, deque)}
+_ROWS: dict[str, type[Any]] = {kind.__name__: kind for kind in (list, set, frozenset, deque)}
+_MAPPINGS: dict[str, type[Any]] = {
+    kind.__name__: kind for kind in (dict, Counter, OrderedDict, defaultdict)
+}
+_KEPT = (
+    *(type, types.FunctionType, types.BuiltinFunctionType, types.MethodType),
+    *(types.MethodDescriptorType, np.ufunc),
+    *(functools.partial, operator.itemgetter, operator.attrgetter, re.Pattern),
+)
 
 _Seen: TypeAlias = dict[int, tuple[int, Any]]
 """The number of each object by its id, with the object, so that its id is not used again."""
@@ -54,7 +66,16 @@ def to_plain(root: Any, packages: Sequence[str]) -> Any:
     1.0
     """
     seen = {id(root): (0, root)}
-    return {name: _plain(value, root, packages, seen) for name, value in vars(root).items()}
+    own = vars(root)
+    return {name: _plain(own[name], root, packages, seen) for name in _ordered(own)}
+
+
+def _ordered(names: Iterable[str]) -> list[str]:
+    """Return names in the order in which parts are numbered, whatever JSON makes of theirs.
+
+    What a constructor was given comes before what was made of it and kept.
+    """
+    return sorted(names, key=lambda name: (name.startswith("_"), name))
 
 
 def _plain(  # noqa: PLR0911 (a case each)
@@ -70,19 +91,23 @@ def _plain(  # noqa: PLR0911 (a case each)
         return value
     if kind is bytes:
         return {"bytes": base64.b64encode(value).decode("ascii")}
-    if kind is types.MethodType and value.__self__ is root:
-        return {"method": value.__name__}
+    if isinstance(value, _KEPT):
+        return {"kept": True}
     if id(value) in seen:
         return {"again": seen[id(value)][0]}
-    if kind is not tuple:
-        seen[id(value)] = (len(seen), value)
-    if kind is dict:
-        return {"dict": [[inside(key), inside(item)] for key, item in value.items()]}
-    if kind.__name__ in _CONTAINERS and kind is _CONTAINERS[kind.__name__]:
+    if kind is tuple:
+        return {"tuple": [inside(item) for item in value]}
+    seen[id(value)] = (len(seen), value)
+    if kind is _MAPPINGS.get(kind.__name__):
+        return {kind.__name__: [[inside(key), inside(item)] for key, item in value.items()]}
+    if kind is _ROWS.get(kind.__name__):
         parts = {kind.__name__: [inside(item) for item in value]}
         return {**parts, "maxlen": value.maxlen} if kind is deque else parts
     if kind is random.Random:
         return {"random": inside(value.getstate())}
+    if kind is np.ndarray and value.dtype.kind in "fiub":
+        content = base64.b64encode(value.tobytes()).decode("ascii")
+        return {"array": content, "dtype": value.dtype.str, "shape": list(value.shape)}
     if _is_allowed(kind.__module__, packages):
         made_by, arguments, state, *more = (*value.__reduce_ex__(4), None, None, None)[:5]
         if made_by is copyreg.__newobj__ and more == [None, None]:  # type: ignore[attr-defined]
@@ -104,60 +129,50 @@ def from_plain(root: Any, state: Any, packages: Sequence[str]) -> None:
     CheckpointMismatchError
         When that is not what `state` is; nothing has changed then.
     """
+    own = vars(root)
     seen: list[Any] = [root]
     try:
+        if missing := own.keys() - state.keys():  # there may be more: results that were kept
+            raise ValueError(f"it lacks {sorted(missing)}")
         attributes = {
-            name: _value(value, root, packages, seen) for name, value in dict(state).items()
+            name: _value(state[name], own.get(name), packages, seen) for name in _ordered(state)
         }
-        if attributes.keys() != vars(root).keys():
-            raise ValueError(f"it has {sorted(attributes)}, not {sorted(vars(root))}")
     except Exception as error:  # whatever a class makes of a state that is not its own
         raise CheckpointMismatchError(
             f"not the state of a {type(root).__name__} of this version: {error}"
         ) from error
-    vars(root).update(attributes)
+    own.update(attributes)
 
 
-def _value(  # noqa: PLR0911, PLR0912 (a case each)
-    plain: Any, root: Any, packages: Sequence[str], seen: list[Any]
+def _value(  # noqa: PLR0911, PLR0912, PLR0915 (a case each)
+    plain: Any, own: Any, packages: Sequence[str], seen: list[Any]
 ) -> Any:
-    def inside(part: Any) -> Any:
-        return _value(part, root, packages, seen)
+    """Make a value; `own` is what the object that is read into has in its place, if anything."""
 
-    def new(empty: Any) -> Any:  # numbered before what is in it, as `_plain` does
-        seen.append(empty)
-        return empty
+    def inside(part: Any, own: Any = None) -> Any:
+        return _value(part, own, packages, seen)
 
+    made: Any
     match plain:
         case None | bool() | int() | float() | str():
             return plain
         case {"bytes": text}:
             return base64.b64decode(text, validate=True)
-        case {"method": str(name)} if not name.startswith("__"):
-            return types.MethodType(getattr(type(root), name), root)
+        case {"kept": True} if isinstance(own, _KEPT):
+            return own
         case {"again": int(k)}:
             return seen[k]
-        case {"dict": entries}:
-            made = new({})
-            made.update((inside(key), inside(item)) for key, item in entries)
-            return made
-        case {"list": items}:
-            made = new([])
-            made.extend(map(inside, items))
-            return made
         case {"tuple": items}:
-            return tuple(map(inside, items))
-        case {"set": items}:
-            made = new(set())
-            made.update(map(inside, items))
-            return made
-        case {"deque": items, "maxlen": maxlen}:
-            made = new(deque(maxlen=maxlen))
-            made.extend(map(inside, items))
-            return made
+            return tuple(map(inside, items, _like(own, items)))
         case {"random": value}:
-            made = new(random.Random())
+            made = random.Random()
+            seen.append(made)
             made.setstate(inside(value))
+            return made
+        case {"array": text, "dtype": str(dtype), "shape": shape}:
+            content = base64.b64decode(text, validate=True)
+            made = np.frombuffer(content, dtype=dtype).reshape(shape).copy()
+            seen.append(made)
             return made
         case {"object": [str(module), str(name)], "arguments": arguments, "state": value}:
             if not _is_allowed(module, packages):
@@ -168,9 +183,44 @@ def _value(  # noqa: PLR0911, PLR0912 (a case each)
             k = len(seen)
             seen.append(None)
             made = seen[k] = kind.__new__(kind, *map(inside, arguments))
-            _set_state(made, inside(value))
+            of_own = getattr(own, "__dict__", None) if type(own) is kind else None
+            _set_state(made, inside(value, of_own))
+            for attribute, method in (of_own or {}).items():
+                if isinstance(method, types.MethodType) and method.__self__ is own:
+                    setattr(made, attribute, types.MethodType(method.__func__, made))
+            return made
+        case {"deque": items, "maxlen": maxlen}:
+            made = deque(maxlen=maxlen)
+            seen.append(made)
+            made.extend(map(inside, items))
+            return made
+    match list(plain.items()):
+        case [("frozenset", items)]:
+            k = len(seen)
+            seen.append(None)
+            seen[k] = frozenset(map(inside, items))
+            return seen[k]
+        case [(str(name), items)] if name in _ROWS:
+            made = _ROWS[name]()
+            seen.append(made)
+            for item, like in zip(items, _like(own, items), strict=True):
+                made.append(inside(item, like)) if name == "list" else made.add(inside(item))
+            return made
+        case [(str(name), entries)] if name in _MAPPINGS:
+            made = _MAPPINGS[name]()
+            if name == "defaultdict":
+                made.default_factory = own.default_factory
+            seen.append(made)
+            for entry in entries:
+                key = inside(entry[0])
+                made[key] = inside(entry[1], own.get(key) if isinstance(own, dict) else None)
             return made
     raise ValueError(f"{plain!r:.80} is no plain value")
+
+
+def _like(own: Any, items: Sequence[Any]) -> Sequence[Any]:
+    same = isinstance(own, list | tuple) and len(own) == len(items)
+    return own if same else [None] * len(items)
 
 
 def _set_state(made: Any, state: Any) -> None:
