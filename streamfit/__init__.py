@@ -26,9 +26,9 @@ from streamfit.transformed import Transformed
 
 if typing.TYPE_CHECKING:
     from streamfit import offline, plot
-    from streamfit.core.date_parts import DateParts
     from streamfit.core.linear import LinearRegression, LogisticRegression
     from streamfit.core.softmax import SoftmaxRegression
+    from streamfit.date_parts import DateParts
     from streamfit.serving.monitor import WebMonitor
 
 __all__ = [
@@ -70,7 +70,7 @@ __version__ = "0.1.0"
 _LAZY = {
     "offline": "streamfit.offline",
     "plot": "streamfit.plot",
-    "DateParts": "streamfit.core.date_parts",
+    "DateParts": "streamfit.date_parts",
     "LinearRegression": "streamfit.core.linear",
     "LogisticRegression": "streamfit.core.linear",
     "WebMonitor": "streamfit.serving.monitor",
