@@ -46,7 +46,7 @@ def inspect(
         print(as_json({**facts, "top_weights": weights}))
         return
     for name, value in _lines(facts):
-        print(f"{name:<18}{value}")
+        print(f"{name:<18}  {value}")
     if weights:
         columns = list(weights[0])
         rows = [[_shown(row[column]) for column in columns] for row in weights]

@@ -28,8 +28,8 @@ def predict(
         str,
         Argument(
             metavar="[SOURCE]",
-            help="As for streamfit train; by default the standard input, JSON lines (-?format=csv "
-            "for CSV). Label and weight need not be there; they are left out.",
+            help="As for streamfit train; by default the standard input. Label and weight need "
+            "not be there; they are left out.",
             show_default=False,
         ),
     ] = "-",
@@ -40,9 +40,15 @@ def predict(
         str | None,
         Option(metavar="FIELD", help="The label, left out; by default the one that was learned."),
     ] = None,
-    output: Annotated[
-        str, Option("--format", metavar="jsonl|csv", help="How to write predictions.")
-    ] = "jsonl",
+    format_: Annotated[
+        str | None,
+        Option(
+            "--format",
+            metavar="NAME",
+            help="What the standard input is: jsonl (the default), csv or libsvm.",
+        ),
+    ] = None,
+    output: Annotated[str, Option(metavar="jsonl|csv", help="How to write predictions.")] = "jsonl",
     on_bad_sample: Annotated[
         str,
         Option(metavar="raise|skip", help="Stop at a bad sample, or write its error and go on."),
@@ -53,13 +59,13 @@ def predict(
 ) -> None:
     """Predict with a saved model, one line for each sample, in order.
 
-    streamfit predict state/ new.csv --format csv > predictions.csv
+    streamfit predict state/ new.csv --output csv > predictions.csv
 
     The checkpoint is all that is needed: it knows the model, the label and the features. The model
     is as it was when the command started; a trainer may be at work in the directory.
     """
     if output not in _WRITERS:
-        raise ConfigurationError(f"--format must be one of {', '.join(_WRITERS)}, not {output!r}")
+        raise ConfigurationError(f"--output must be one of {', '.join(_WRITERS)}, not {output!r}")
     if on_bad_sample not in ("raise", "skip"):
         raise ConfigurationError(f"--on-bad-sample must be raise or skip, not {on_bad_sample!r}")
     saved = open_checkpoint(state, number)
@@ -68,6 +74,8 @@ def predict(
     kafka = source.startswith("kafka://")
     if not kafka and ".json" not in source and source != "-":
         fields.pop("decoder", None)
+    if format_ is not None:
+        fields["format"] = format_
     if target is not None:
         fields["target"] = target
     if kafka:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +94,7 @@ def test_the_features_are_those_that_were_learned(
 ) -> None:
     state = train(tmp_path, capsys, "--features", "b")
     path = write(tmp_path / "new.csv", labelled=False)
-    assert cli.main(["predict", str(state), str(path), "--format", "csv"]) == 0
+    assert cli.main(["predict", str(state), str(path), "--output", "csv"]) == 0
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     model = sf.LogisticRegression()
     sf.Trainer(model, open_source(str(tmp_path / "train.csv"), target="y", features=["b"])).run()
@@ -105,7 +108,7 @@ def test_every_kind_of_model_predicts(
 ) -> None:
     state = train(tmp_path, capsys, "--model", kind)
     path = write(tmp_path / "new.csv", labelled=False)
-    assert cli.main(["predict", str(state), str(path), "--format", "csv"]) == 0
+    assert cli.main(["predict", str(state), str(path), "--output", "csv"]) == 0
     (row, *_) = csv.DictReader(io.StringIO(capsys.readouterr().out))
     x = SAMPLES[0][0]
     model: Any = sf.LinearRegression() if kind == "linear" else sf.SoftmaxRegression()
@@ -129,7 +132,7 @@ def test_a_bad_sample_stops_or_is_told_in_its_place(
 
 
 def test_refused_options_of_predict(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["predict", str(state), "x.csv", "--format", "xml"]) == 2
+    assert cli.main(["predict", str(state), "x.csv", "--output", "xml"]) == 2
     assert cli.main(["predict", str(state), "x.csv", "--on-bad-sample", "cry"]) == 2
     assert cli.main(["predict", str(state), "none.csv"]) == 20
     assert cli.main(["predict", str(state.with_name("none")), "x.csv"]) == 30
@@ -214,3 +217,17 @@ def test_an_unlabelled_source_cannot_be_learned_from(suffix: str, tmp_path: Path
         sf.Trainer(sf.LogisticRegression(), source).run()
     with pytest.raises(sf.errors.ConfigurationError):
         open_source(str(path), target=None)
+
+
+def test_the_demo_ends_equal() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "streamfit", "demo", "--samples", "24000"],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\n$ kill -9 " in done.stdout
+    resumed = re.search(r"^resumed at ([\d,]+), ended at 24,000:", done.stdout, re.M)
+    assert resumed is not None
+    assert 0 < int(resumed[1].replace(",", "")) < 24_000
+    assert re.search(r"^equal +yes$", done.stdout, re.M)
+    assert '"id": "readings.csv:0:1"' in done.stdout
