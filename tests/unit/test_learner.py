@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import sparse
 
 import streamfit as sf
 from streamfit.core.learner import LinearLearner
@@ -456,3 +457,28 @@ def test_a_refused_sample_leaves_nothing_in_the_statistics_of_its_new_features()
         model.learn_one(x, 1.0)
         expected.learn_one(x, 1.0)
     assert model.digest() == expected.digest()
+
+
+@pytest.mark.parametrize("form", ["array", "csr", "one by one"])
+def test_a_negative_label_of_the_poisson_loss_is_refused(form: str) -> None:
+    model = sf.LinearRegression(loss=sf.losses.Poisson())
+    X = np.array([[1.0], [2.0], [3.0]])
+    before = model.digest()
+    with pytest.raises(BadSampleError, match="label -1.0 is negative"):
+        if form == "one by one":
+            model.learn_one(X[0], -1.0)
+        else:
+            model.learn_many(sparse.csr_array(X) if form == "csr" else X, [1.0, -1.0, 2.0])
+    assert model.digest() == before
+
+
+def test_the_loss_of_softmax_is_minus_the_logarithm_of_what_it_predicted() -> None:
+    rng = np.random.default_rng(3)
+    X, y = rng.normal(size=(40, 3)), rng.integers(0, 3, size=40)
+    model = sf.SoftmaxRegression(sf.optim.SGD(0.5), classes=[0, 1, 2])
+    expected = []
+    for x, label in zip(X, y.tolist(), strict=True):
+        expected.append(-np.log(model.predict_proba_one(x)[label]))
+        model.learn_one(x, label)
+    report = sf.Trainer(model.clone(), sf.ArraySource(X, y)).run()
+    assert report.progressive_loss == pytest.approx(np.mean(expected), rel=1e-12)
