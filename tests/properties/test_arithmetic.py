@@ -25,6 +25,7 @@ finite = st.floats(allow_nan=False, allow_infinity=False)
 @given(st.floats(-745.0, 709.7))
 @example(0.0)
 @example(-708.4)  # where the numbers below the normal ones begin
+@example(-709.0)  # where 2^k is no normal number, and what it multiplies makes it none either
 @example(-745.1)
 @example(math.log(2) / 2)
 @example(709.78)

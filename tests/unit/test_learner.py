@@ -464,11 +464,12 @@ def test_a_negative_label_of_the_poisson_loss_is_refused(form: str) -> None:
     model = sf.LinearRegression(loss=sf.losses.Poisson())
     X = np.array([[1.0], [2.0], [3.0]])
     before = model.digest()
+    tables = {"array": X, "csr": sparse.csr_array(X), "one by one": X[1:]}
+    learn = model.learn_many
+    if form == "one by one":
+        learn = lambda rows, labels: model.learn_one(rows[0], labels[1])  # noqa: E731
     with pytest.raises(BadSampleError, match="label -1.0 is negative"):
-        if form == "one by one":
-            model.learn_one(X[0], -1.0)
-        else:
-            model.learn_many(sparse.csr_array(X) if form == "csr" else X, [1.0, -1.0, 2.0])
+        learn(tables[form], [1.0, -1.0, 2.0])
     assert model.digest() == before
 
 
