@@ -68,7 +68,7 @@ class Descent:
         if self.softmax:  # what a sample did not know of had no probability
             p = np.where(np.arange(len(self.theta)) < n_classes[:, None], p, -np.inf)
         slope = formulas.SLOPES[loss.pop("id")](p, y, **loss)
-        slope = s * np.where(np.isnan(p), p, slope).T
+        slope = np.where(s > 0, s * np.where(np.isnan(p), p, slope).T, 0.0)  # not 0 times infinity
         if self.config["clip_gradient"] is not None:
             slope = np.clip(slope, -self.config["clip_gradient"], self.config["clip_gradient"])
         g: FloatArray = slope @ X

@@ -182,7 +182,9 @@ cdef class FeatureIndex:
     (2, ['age', 'income'])
     """
 
-    def __init__(self, names=(), bint fixed=False, maximum=MAXIMUM):
+    def __init__(self, names=(), fixed=False, maximum=MAXIMUM):
+        if not isinstance(fixed, bool):
+            raise ConfigurationError(f"features: fixed must be True or False, not {fixed!r:.60}")
         self._names = []
         self._open = True
         self.fixed = fixed

@@ -22,9 +22,9 @@ Features = FeatureIndex | HashedFeatures | None
 
 def check_features(features: object) -> Features:
     """Return the argument `features` of a learner; the policies by name stand for an index."""
-    if features is None or features == "grow":
+    if features is None or (isinstance(features, str) and features == "grow"):
         return None
-    if features == "fixed":
+    if isinstance(features, str) and features == "fixed":
         return FeatureIndex(fixed=True)
     if not isinstance(features, FeatureIndex | HashedFeatures):
         raise ConfigurationError(

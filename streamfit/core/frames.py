@@ -100,15 +100,18 @@ def as_vector(values: Any, name: str, n: int) -> npt.NDArray[Any]:
 
 
 def as_real(array: npt.NDArray[Any], dtype: type[np.floating[Any]]) -> npt.NDArray[Any] | None:
-    """Return `array` C-contiguous in `dtype` if every number converts, None otherwise."""
+    """Return `array` C-contiguous in `dtype` if every number converts, None otherwise.
+
+    What a double does not hold is rounded to one first, as everywhere: a number rounds the same
+    whether it comes in a table or alone.
+    """
     if array.dtype.kind not in "fiub":
         return None
     if array.dtype == dtype and array.flags.c_contiguous:
         return array
-    if array.dtype.kind != "f":
-        return np.ascontiguousarray(array, dtype=dtype)
     with np.errstate(over="ignore"):  # becomes infinite, and is refused as that
-        return np.ascontiguousarray(array, dtype=dtype)
+        doubles = array if array.dtype.kind == "f" and array.itemsize <= 8 else array.astype(float)
+        return np.ascontiguousarray(doubles, dtype=dtype)
 
 
 def native_series(values: npt.NDArray[Any], like: Any, name: str | None) -> Any:

@@ -76,7 +76,8 @@ class LinearModel(LinearKernel):
             )
         self.batch_size = (
             batch_size
-            if batch_size is None or isinstance(batch_size, schedules.BatchSizeSchedule)
+            if batch_size is None
+            or (isinstance(batch_size, schedules.BatchSizeSchedule) and hasattr(batch_size, "id"))
             else check_integer("batch_size", batch_size, minimum=1)
         )
         self.reduction = check_choice("reduction", reduction, ("mean", "sum"))

@@ -52,7 +52,8 @@ class Optimizer:
         object.__setattr__(self, name, check_real(name, getattr(self, name), **bounds))
 
     def _check_lr(self) -> None:
-        if not isinstance(getattr(self, "lr"), schedules.Schedule):  # noqa: B009, not on the base
+        lr = getattr(self, "lr")  # noqa: B009, not on the base
+        if not (isinstance(lr, schedules.Schedule) and hasattr(lr, "id")):
             self._check("lr", positive=True)
 
 

@@ -6,6 +6,7 @@ and its offline replay share. `t` is the number of updates made before the one a
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
@@ -45,6 +46,9 @@ class Schedule:
 
     def _check(self, name: str, **bounds: Any) -> None:
         object.__setattr__(self, name, check_real(name, getattr(self, name), **bounds))
+
+    def _check_integer(self, name: str, minimum: int) -> None:
+        object.__setattr__(self, name, check_integer(name, getattr(self, name), minimum=minimum))
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,10 @@ class Optimal(Schedule):
     def __post_init__(self) -> None:
         self._check("alpha", positive=True)
         self._check("t0", positive=True)
+        if not self.alpha * self.t0 * sys.float_info.max > 1.0:
+            raise ConfigurationError(
+                f"alpha * t0 is so small that the first rate is infinite: {self!r}"
+            )
 
 
 @dataclass(frozen=True)
@@ -113,7 +121,7 @@ class Exponential(Schedule):
     def __post_init__(self) -> None:
         self._check("lr", positive=True)
         self._check("decay", positive=True)
-        check_integer("every", self.every, minimum=1)
+        self._check_integer("every", 1)
 
 
 @dataclass(frozen=True)
@@ -128,7 +136,7 @@ class Step(Schedule):
     def __post_init__(self) -> None:
         self._check("lr", positive=True)
         self._check("decay", positive=True)
-        check_integer("every", self.every, minimum=1)
+        self._check_integer("every", 1)
 
 
 @dataclass(frozen=True)
@@ -149,8 +157,8 @@ class CosineWarmup(Schedule):
     def __post_init__(self) -> None:
         self._check("lr", positive=True)
         self._check("minimum", minimum=0.0)
-        check_integer("warmup", self.warmup, minimum=0)
-        check_integer("total", self.total, minimum=self.warmup + 1)
+        self._check_integer("warmup", 0)
+        self._check_integer("total", self.warmup + 1)
         if self.minimum > self.lr:
             raise ConfigurationError(f"minimum must be at most lr, not {self.minimum!r}")
 
@@ -164,6 +172,9 @@ class BatchSizeSchedule:
     def get_config(self) -> dict[str, Any]:
         """Return a JSON-safe description of the schedule."""
         return {"id": self.id, **asdict(self)}
+
+    def _check_integer(self, name: str, minimum: int) -> None:
+        object.__setattr__(self, name, check_integer(name, getattr(self, name), minimum=minimum))
 
 
 @dataclass(frozen=True)
@@ -197,10 +208,10 @@ class GeometricBatchSize(BatchSizeSchedule):
     maximum: int
 
     def __post_init__(self) -> None:
-        check_integer("initial", self.initial, minimum=1)
+        self._check_integer("initial", 1)
         object.__setattr__(self, "factor", check_real("factor", self.factor, minimum=1.0))
-        check_integer("every", self.every, minimum=1)
-        check_integer("maximum", self.maximum, minimum=self.initial)
+        self._check_integer("every", 1)
+        self._check_integer("maximum", self.initial)
 
 
 @dataclass(frozen=True)
@@ -226,7 +237,7 @@ class MilestoneBatchSize(BatchSizeSchedule):
     milestones: list[list[int]]
 
     def __post_init__(self) -> None:
-        check_integer("initial", self.initial, minimum=1)
+        self._check_integer("initial", 1)
         try:
             pairs = [(at, size) for at, size in self.milestones]
         except (TypeError, ValueError):

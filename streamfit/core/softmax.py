@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 from river import base
 
 from streamfit._kernels import FeatureIndex, HashedFeatures, exact_label, softmax
@@ -124,7 +125,7 @@ class SoftmaxRegression(LinearLearner, base.MiniBatchClassifier):
         """Predict the labels of a table: an array, or a series when `X` is a frame."""
         z = self._predictors_many(X)
         assert self._classes is not None
-        labels = np.array(self._classes if z.shape[1] else [None])
+        labels = _label_array(self._classes if z.shape[1] else [None])
         chosen = labels[z.argmax(axis=1) if z.shape[1] else np.zeros(len(z), dtype=np.int64)]
         return frames.native_series(chosen, X, self._target_name) if frames.is_frame(X) else chosen
 
@@ -139,12 +140,19 @@ class SoftmaxRegression(LinearLearner, base.MiniBatchClassifier):
         ]
 
 
+def _label_array(labels: Sequence[Label | None]) -> npt.NDArray[Any]:
+    """Return labels as an array of objects, unless NumPy's own kinds keep each as it is."""
+    array, objects = np.array(labels), np.array(labels, dtype=object)
+    kept = [(type(label), label) for label in array.tolist()]
+    return array if kept == [(type(label), label) for label in labels] else objects
+
+
 def _check_classes(classes: Iterable[Label]) -> tuple[Label, ...]:
     try:
         names = tuple(exact_label(name) for name in classes)
     except (TypeError, BadSampleError) as error:
         raise ConfigurationError(f"classes must be labels (str, int or bool): {error}") from None
-    if isinstance(classes, str) or not names or len(set(names)) < len(names):
+    if isinstance(classes, str | bytes) or not names or len(set(names)) < len(names):
         raise ConfigurationError(f"classes must be different labels, at least one: {classes!r:.80}")
     return names
 

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from streamfit.core.frames import as_real
 from streamfit.errors import BadSampleError
 from streamfit.types import FeatureName
 
@@ -51,7 +52,7 @@ def read_rows(
     error = None
     if data.dtype.kind not in "fiub":
         kind = BadSampleError(f"a sparse matrix of {data.dtype} holds no numbers")
-        return _cut(data[:0], indices[:0], indptr[:1], n_columns, dtype), kind
+        return _cut(np.zeros(0), indices[:0], indptr[:1], n_columns, dtype), kind
 
     def bad(places: npt.NDArray[Any], what: str) -> int:
         nonlocal error
@@ -78,13 +79,14 @@ def read_rows(
 
 
 def _cut(data: Any, indices: Any, indptr: Any, n_columns: int, dtype: Any) -> Rows:
-    with np.errstate(over="ignore"):  # becomes infinite, and is refused as that
-        return (
-            np.ascontiguousarray(data, dtype=dtype),
-            np.ascontiguousarray(indices, dtype=np.int32),
-            np.ascontiguousarray(indptr, dtype=np.int64),
-            n_columns,
-        )
+    real = as_real(data, dtype)
+    assert real is not None
+    return (
+        real,
+        np.ascontiguousarray(indices, dtype=np.int32),
+        np.ascontiguousarray(indptr, dtype=np.int64),
+        n_columns,
+    )
 
 
 def mappings_of(rows: Rows, names: Sequence[FeatureName]) -> list[dict[FeatureName, float]]:

@@ -109,7 +109,7 @@ def _fits(name: str, value: object, known: object, shape: tuple[int, ...]) -> bo
             and (name == "gradient" or bool(np.isfinite(value).all()))
         )
     if isinstance(known, int):
-        return type(value) is int and 0 <= value < 2**62
+        return type(value) is int and 0 <= value < (2**63 if name == "batch_size" else 2**62)
     if isinstance(known, float):
         return isinstance(value, float) and 0.0 <= value < np.inf
     return True

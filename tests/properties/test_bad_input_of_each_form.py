@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from typing import Any
@@ -165,6 +166,18 @@ def test_each_kind_of_table_is_converted_exactly(model: LinearLearner, name: str
     assert known(model) == known(expected)
 
 
+@pytest.mark.parametrize("dtype", [np.int64, np.uint64, np.longdouble])
+def test_a_number_that_no_double_holds_rounds_alike_in_every_form(dtype: Any) -> None:
+    # to a double and then to float32 it is 2**60; to float32 at once it would be 2**60 + 2**37
+    table = np.array([[2**60 + 2**36 + 1]], dtype=dtype)
+    model, *others = (sf.LinearRegression(sf.optim.SGD(1e-20), dtype="float32") for _ in range(4))
+    model.learn_one({0: 2**60 + 2**36 + 1}, 1.0)
+    others[0].learn_one(table[0], 1.0)
+    others[1].learn_many(table, [1.0])
+    others[2].learn_many(csr(table[0], [0], [0, 1], (1, 1)), [1.0])
+    assert {other.digest() for other in others} == {model.digest()}
+
+
 @pytest.mark.parametrize("dtype", [">f8", "f4", "i1", ">i4", "u8", "?", "O"])
 def test_each_kind_of_label_and_weight_is_converted_exactly(
     model: LinearLearner, dtype: str
@@ -247,10 +260,23 @@ def test_a_label_that_names_no_class(label: Any) -> None:
     refuses(model, lambda: model.learn_many([[1.0], [2.0]], cells))
 
 
-@pytest.mark.parametrize("classes", [[], "ab", ["a", "a"], [1.5], [None], 3])
+@pytest.mark.parametrize("classes", [[], "ab", b"ab", ["a", "a"], [1.5], [None], 3])
 def test_classes_that_are_refused(classes: Any) -> None:
     with pytest.raises(ConfigurationError, match="classes"):
         sf.SoftmaxRegression(classes=classes)
+
+
+@pytest.mark.parametrize(
+    "classes", [["a", "b"], [3, 1], [True, 7], ["a", 7, False], [2**63, -1], [2**70], ["a\0", "b"]]
+)
+def test_a_predicted_label_is_the_class_itself(classes: list[Any]) -> None:
+    model = sf.SoftmaxRegression(sf.optim.SGD(1.0), classes=classes)
+    rows = np.eye(len(classes))
+    for row, label in zip(rows, classes, strict=True):
+        model.learn_one(row, label)
+    labels = model.predict_many(rows).tolist()
+    assert labels == [model.predict_one(row) for row in rows] == classes
+    assert [*map(type, labels)] == [*map(type, classes)]
 
 
 def test_a_refused_row_brings_no_class(model: LinearLearner) -> None:
@@ -290,7 +316,7 @@ def test_a_hash_size_out_of_range(bits: Any) -> None:
         sf.HashedFeatures(bits=bits)
 
 
-@pytest.mark.parametrize("features", ["shrink", ["a"], 3, {"bits": 3}, FORMS])
+@pytest.mark.parametrize("features", ["shrink", ["a"], 3, {"bits": 3}, FORMS, np.eye(2)])
 def test_features_that_are_refused(features: Any) -> None:
     with pytest.raises(ConfigurationError, match="features"):
         sf.LinearRegression(features=features)
@@ -308,6 +334,7 @@ def test_features_that_are_refused(features: Any) -> None:
         {"max_weight": float("nan")},
         {"max_weight": True},
         {"loss": sf.losses.CrossEntropy()},
+        {"batch_size": sf.schedules.BatchSizeSchedule()},
     ],
     ids=repr,
 )
@@ -325,6 +352,7 @@ def test_arguments_that_are_refused(options: dict[str, Any]) -> None:
         lambda: sf.schedules.InverseScaling(0.1, -1.0),
         lambda: sf.schedules.Optimal(0.0, 1.0),
         lambda: sf.schedules.Optimal(0.1, 0.0),
+        lambda: sf.schedules.Optimal(1e-308, 1e-3),
         lambda: sf.schedules.Exponential(0.1, 0.0, 10),
         lambda: sf.schedules.Exponential(0.1, 0.9, 0),
         lambda: sf.schedules.Step(0.1, -0.9, 10),
@@ -342,8 +370,26 @@ def test_arguments_that_are_refused(options: dict[str, Any]) -> None:
         lambda: sf.LinearRegression(batch_size=0),
         lambda: sf.LinearRegression(batch_size=2.0),
         lambda: sf.LinearRegression(sf.optim.SGD(0.0)),
+        lambda: sf.optim.SGD(sf.schedules.Schedule()),
+        lambda: sf.FeatureIndex(["a"], fixed=1),
+        lambda: sf.FeatureIndex(["a"], fixed=np.array([True, False])),
     ],
 )
 def test_schedules_out_of_range(make: Callable[[], Any]) -> None:
     with pytest.raises(ConfigurationError):
         make()
+
+
+def test_numbers_of_numpy_are_plain_ones_in_a_configuration() -> None:
+    two = np.int64(2)
+    for batch_size in (
+        sf.schedules.GeometricBatchSize(two, two, two, two),
+        sf.schedules.MilestoneBatchSize(two, [(two, two)]),
+    ):
+        for lr in (
+            sf.schedules.Exponential(two, two, two),
+            sf.schedules.Step(two, two, two),
+            sf.schedules.CosineWarmup(two, total=np.int64(3), warmup=two, minimum=two),
+        ):
+            model = sf.LinearRegression(sf.optim.SGD(lr), batch_size=batch_size)
+            assert json.loads(json.dumps(model.get_config())) == model.get_config()

@@ -395,6 +395,14 @@ def test_a_state_that_does_not_fit_is_refused_whole(change: dict[str, Any]) -> N
     assert (model.digest(), model.weights) == (before, weights)
 
 
+def test_the_largest_micro_batch_can_be_loaded_again() -> None:
+    model = sf.LinearRegression(batch_size=2**63 - 1)
+    model.learn_one({"x": 1.0}, 1.0)
+    again = sf.LinearRegression(batch_size=2**63 - 1)
+    again.load_state_dict(model.state_dict())
+    assert again.digest() == model.digest()
+
+
 def test_a_state_shares_nothing_with_its_learner() -> None:
     model = sf.LinearRegression(sf.optim.Adam(), batch_size=2)
     model.learn_many([[1.0], [2.0], [3.0]], [1.0, 2.0, 3.0])
