@@ -105,6 +105,10 @@ cdef class HashedFeatures:
             except UnicodeEncodeError:
                 raise BadSampleError("a feature's name is not valid Unicode", feature=name) from None
             h = sf_murmur3(<const unsigned char*>text, n, 0)
+        elif not PyLong_CheckExact(name):
+            raise BadSampleError(
+                f"a feature's name must be str or int, not {type(name).__name__}", feature=name
+            )
         else:
             try:
                 value = name

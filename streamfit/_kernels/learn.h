@@ -156,7 +156,7 @@ SF_INLINE void F(count)(sf_linear *m, double weight, double *slope, int64_t n_ou
     const int first = m->n_pending == 0;
     for (int64_t k = 0; k < n_outputs; k++) {
         REAL *grad = (REAL *)m->grad + k * m->stride;
-        double c = weight * slope[k];
+        double c = weight > 0.0 ? weight * slope[k] : 0.0; /* not 0 times infinity */
         c = c > m->clip ? m->clip : c < -m->clip ? -m->clip : c;
         slope[k] = c;
         grad[0] = first ? (REAL)c : grad[0] + (REAL)c;
@@ -232,7 +232,7 @@ SF_INLINE int64_t F(learn)(sf_linear *m, const REAL *value, const int32_t *colum
         }
         const double y = labels[i], weight = sample_weight ? sample_weight[i] : 1.0;
         if (!sf_isfinite(weight) || weight < 0.0) return i;
-        if (classes ? !(y < (double)n_outputs) : !sf_label_is_valid(m->loss, y)) return i;
+        if (classes ? !(y >= 0.0 && y < (double)n_outputs) : !sf_label_is_valid(m->loss, y)) return i;
         if (!plain && m->standardize && !F(standardize)(m, &x, m->scaled, weight > 0.0)) return i;
         /* a NaN or infinity in the row always shows in a predictor, so rows are looked at only
          * then */

@@ -6,7 +6,7 @@ from libc.stdint cimport int32_t, int64_t
 import warnings
 
 from streamfit._kernels.features import exact_label
-from streamfit.errors import BadSampleError, SourceError, UpdateRefusedWarning
+from streamfit.errors import BadSampleError, BusyError, SourceError, UpdateRefusedWarning
 
 from streamfit._kernels.features cimport label, sample_weight
 from streamfit._kernels.formulas cimport *
@@ -55,17 +55,16 @@ cdef class LinearLearning(LinearSamples):
     cdef int _learn_sample(self, object x, object y, object w, double* predictors) except -1:
         cdef sf_linear* m = &self.m
         cdef double label_ = 0.0, weight = sample_weight(w)
-        cdef Py_ssize_t columns, known, outputs
+        cdef Py_ssize_t columns, known = -1, outputs = -1
         cdef int64_t refused = m.n_refused
         cdef bint learned = False
         if self._classes is None:
             label_ = label(y)
         else:
             y = exact_label(y)
-        known, outputs = m.n_features, m.n_outputs
         try:
             columns = self._fill(x, True)
-            known, outputs = m.n_features, m.n_outputs  # a value's own code may have learned
+            known, outputs = m.n_features, m.n_outputs
             self._grow(columns)
             if self._classes is not None:
                 label_ = self._class_number(y)
@@ -76,6 +75,8 @@ cdef class LinearLearning(LinearSamples):
                 predictors[outputs] = -INFINITY  # before this sample its class was not known
         finally:
             if not learned and not self.busy:
+                if known < 0:  # what a value's own code may have learned stays
+                    known, outputs = m.n_features, m.n_outputs
                 self._take_back(known if self.hashing is None else 0, outputs)
         if self.index.fixed:
             self.index.settle()
@@ -182,6 +183,10 @@ cdef class LinearLearning(LinearSamples):
         if w is not None:
             weights = &w[0]
         self._enter()
+        if self.hashing is None:
+            if columns > len(self.index):
+                raise BusyError("another thread changed the model's features meanwhile; use a lock")
+            self.index.truncate(max(columns, self.m.n_features))
         self.busy = True
         try:
             self._grow(columns)

@@ -41,6 +41,7 @@ cdef class LinearMemory:
     cdef int _use_columns(self, Py_ssize_t columns) except -1
     cdef int _add_output(self, object name) except -1
     cdef int _take_back(self, Py_ssize_t columns, Py_ssize_t outputs) except -1
+    cdef int _forget_names(self) except -1
     cdef int _refuse_second(self) except -1
 
     @cython.final
@@ -53,6 +54,6 @@ cdef class LinearMemory:
     @cython.final
     cdef inline int _enter(self) except -1:
         """Begin to change the model, which no other thread is learning with."""
-        if self.busy:
+        if self.busy or self.m.param == NULL:
             self._refuse_second()
         return 0

@@ -39,6 +39,9 @@ cdef class Pieces:
 cdef class LinearMemory:
     """Parameters, optimizer state and pending gradient of one linear model."""
 
+    def __cinit__(self):
+        self.index = FeatureIndex()
+
     def _configure(
         self,
         FeatureIndex index,
@@ -288,8 +291,17 @@ cdef class LinearMemory:
             self.m.n_outputs = outputs
         return 0
 
+    cdef int _forget_names(self) except -1:
+        """Forget names without a column, which a call left that another thread's came before."""
+        if self.hashing is None:
+            self.index.truncate(self.m.n_features)
+        return 0
+
     cdef int _refuse_second(self) except -1:
+        if self.m.param == NULL:
+            raise TypeError("the learner has not been made: its __init__ was never called")
         # a table is learned without the GIL: no other thread may move the arrays meanwhile
+        self._forget_names()
         raise BusyError(
             "the model is learning already in another thread; give each thread its own model, "
             "or a lock"

@@ -1,5 +1,6 @@
 """One sample as a row: reading it, and saying what is wrong with it."""
 
+from cpython.list cimport PyList_GET_SIZE
 from libc.stdint cimport int32_t, int64_t
 from libc.stdlib cimport free
 
@@ -68,6 +69,8 @@ cdef class LinearSamples(LinearState):
             x = dict(enumerate(x.tolist()))
         if type(x) is dict:
             return self._fill_plain(x, grow)
+        if grow:
+            self._forget_names()
         self._reserve_row(self.m.n_features + len(x))
         self.row_is_sparse = False
         self.row_length = self.index.fill_array(x, self.row, self.m.n_features, grow)
@@ -76,6 +79,8 @@ cdef class LinearSamples(LinearState):
     cdef Py_ssize_t _fill_plain(self, dict x, bint grow) except -2:
         """The same for a dict; -1 if its values are no plain numbers."""
         cdef Py_ssize_t n, limit = self.m.n_features, given = len(x)
+        if grow and PyList_GET_SIZE(self.index._names) > limit:
+            self._forget_names()
         self._reserve_row(limit + given if self.hashing is None else given)
         if self.hashing is not None:
             n = self.hashing.fill_dict(x, self.entry)

@@ -5,7 +5,9 @@ from streamfit._kernels.memory cimport LinearMemory
 cdef class Snapshot:
     cdef sf_linear m
     cdef char* memory
-    cdef list touched
+    cdef list touched, classes
+    cdef dict class_numbers
+    cdef object index
 
 
 cdef class LinearState(LinearMemory):

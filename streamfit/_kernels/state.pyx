@@ -103,7 +103,7 @@ cdef class LinearState(LinearMemory):
     cdef object _gradient(self):
         """The pending gradient; zeros where a sparse one has never been written to."""
         out = self._copy_out(<char*>self.m.grad)
-        if self.m.sparse_pending:
+        if self.m.sparse_pending and self.m.n_features:
             touched = np.asarray(<uint8_t[:self.m.n_features]>self.m.mark)
             out[..., 1:][..., touched == 0] = 0.0
         return out
@@ -215,12 +215,15 @@ cdef class LinearState(LinearMemory):
 
     def _snapshot(self):
         """What `_restore` needs to undo calls that come after: O(features), in one piece."""
+        self._enter()
         cdef Snapshot saved = Snapshot()
         cdef Py_ssize_t size = self.m.n_outputs * self.m.stride * self.itemsize
         cdef Py_ssize_t statistics = self.m.stride * sizeof(double) if self.m.standardize else 0
         cdef char* to
         cdef int i
         saved.m = self.m
+        saved.index = self.index  # whose place a loaded state's takes
+        saved.classes, saved.class_numbers = self._classes, self._class_numbers
         saved.touched = [self.m.touched[i] for i in range(self.m.n_touched)]
         saved.memory = to = <char*>malloc((3 + SF_SLOTS) * size + 2 * statistics + 1)
         if to == NULL:
@@ -234,7 +237,7 @@ cdef class LinearState(LinearMemory):
             memcpy(to + statistics, self.m.variance_of, statistics)
         return saved
 
-    def _restore(self, Snapshot saved):
+    def _restore(self, Snapshot saved not None):
         """Undo everything since `saved`, new features and classes included."""
         cdef sf_linear* m = &self.m
         cdef sf_linear* old = &saved.m
@@ -244,6 +247,8 @@ cdef class LinearState(LinearMemory):
         cdef int i
         self._enter()
         sf_forget_pending(m)
+        self.index = saved.index
+        self._classes, self._class_numbers = saved.classes, saved.class_numbers
         for i in range(N_ARRAYS):
             if self._in_use(i):
                 memset(self._array(i)[0], 0, self.output_capacity * stride)
@@ -270,5 +275,6 @@ cdef class LinearState(LinearMemory):
         m.weight_pending, m.weight_scale = old.weight_pending, old.weight_scale
         m.beta_1_power, m.beta_2_power = old.beta_1_power, old.beta_2_power
         m.l1_total = old.l1_total
+        m.lr_factor, m.schedule_start = old.lr_factor, old.schedule_start
         m.loss_sum, m.loss_weight = old.loss_sum, old.loss_weight
         self._take_back(old.n_features if self.hashing is None else 0, old.n_outputs)

@@ -17,7 +17,7 @@ from streamfit._kernels import Snapshot, exact_label
 from streamfit.core import frames, sparse
 from streamfit.core.model import LinearModel
 from streamfit.core.validation import check_choice
-from streamfit.errors import BadSampleError
+from streamfit.errors import BadSampleError, SourceError
 from streamfit.types import Block, FloatArray, Label
 
 __all__ = ["LAST_BATCH", "LinearLearner"]
@@ -118,6 +118,8 @@ class LinearLearner(LinearModel):
         BadSampleError
             At the first bad sample, with its place. The samples before it are learned.
         """
+        if not 0 <= start <= stop:
+            raise SourceError(f"samples {start} to {stop} are no part of a block")
         before = self.n_samples
         try:
             if sparse.is_sparse(block.x):

@@ -186,7 +186,7 @@ MUTANTS: list[Mutant] = [
         ("m->l1_total = l1_total;", ""),
         ("sf_next_batch_size(m);", ""),
         ("F(dot)(x, param + SF_PAD) + param[0]", "F(dot)(x, param + SF_PAD)"),
-        ("double c = weight * slope[k];", "double c = slope[k];"),
+        ("double c = weight > 0.0 ? weight * slope[k] : 0.0;", "double c = slope[k];"),
         ("c > m->clip ? m->clip : c < -m->clip ? -m->clip : c", "c > m->clip ? m->clip : c"),
         ("grad[0] = first ? (REAL)c : grad[0] + (REAL)c;", "grad[0] += (REAL)c;"),
         (

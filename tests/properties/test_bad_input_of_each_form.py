@@ -234,6 +234,33 @@ def test_a_weight_of_zero_counts_and_changes_nothing(model: LinearLearner) -> No
     refuses(model, lambda: model.learn_one({0: 5.0}, 1, -1e-300))
 
 
+@pytest.mark.parametrize("loss", [sf.losses.Squared(), sf.losses.Poisson()])
+def test_a_weight_of_zero_keeps_even_an_infinite_slope_out(loss: sf.losses.Loss) -> None:
+    # the first update makes the weight 4 or 1, with which the last sample's slope is infinite
+    X, y, w = [[1.0], [1.0], [1.0], [1.7e308]], [2.0, 2.0, 1.0, 1.0], [1.0, 1.0, 1.0, 0.0]
+    model = sf.LinearRegression(sf.optim.SGD(1.0), loss, batch_size=2)
+    model.learn_many(X, y, w)
+    expected = sf.LinearRegression(sf.optim.SGD(1.0), loss, batch_size=2)
+    expected.learn_many(X[:3], y[:3])
+    expected.flush()
+    assert (model.n_updates, model.n_refused) == (2, 0)
+    assert model.weights == expected.weights
+    fit = fit_offline(model, X, y, sample_weight=w)
+    assert (fit.n_updates, fit.n_refused) == (2, 0)
+    assert fit.weights == pytest.approx(model.weights)
+
+
+@pytest.mark.parametrize("optimizer", [sf.optim.SGD(), sf.optim.AdaGrad(), sf.optim.Adam()])
+def test_a_sparse_micro_batch_without_columns_has_a_state(optimizer: Any) -> None:
+    model = sf.LinearRegression(optimizer, batch_size=3)
+    model.learn_many(sparse.csr_array((2, 0)), [1.0, 2.0])
+    again = sf.LinearRegression(optimizer, batch_size=3)
+    again.load_state_dict(model.state_dict())
+    for one in (model, again):
+        one.learn_one({}, 3.0)
+    assert again.digest() == model.digest()
+
+
 # ---- classes
 
 
@@ -326,7 +353,7 @@ def test_features_that_are_refused(features: Any) -> None:
     "options",
     [
         {"dtype": "float16"},
-        {"dtype": np.float32},
+        {"dtype": np.float16},
         {"scaler": "standard"},
         {"scaler": sf.StandardScaler(), "features": sf.HashedFeatures()},
         {"max_weight": 0.0},

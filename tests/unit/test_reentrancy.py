@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import streamfit as sf
@@ -155,3 +156,92 @@ def test_predicting_while_another_thread_learns() -> None:
     for part in (X[:10], X, X, X, X, X):
         straight.learn_many(part, y[: len(part)])
     assert model.digest() == straight.digest()
+
+
+@pytest.mark.parametrize("kind", [sf.LinearRegression, sf.SoftmaxRegression])
+@pytest.mark.parametrize("fails", ["conversion", "value"])
+def test_a_refused_sample_leaves_what_its_own_value_has_learned(kind: Any, fails: str) -> None:
+    model, expected = kind(), kind()
+    for one in (model, expected):
+        one.learn_one({"a": 1.0}, 1)
+
+    def meddle() -> None:
+        model.learn_one({"b": 1.0, "c": 2.0}, 2)
+        if fails == "conversion":
+            raise RuntimeError
+
+    with pytest.raises((RuntimeError, BadSampleError)):
+        model.learn_one({"x": Meddler(meddle), "y": None}, 3)
+    expected.learn_one({"b": 1.0, "c": 2.0}, 2)
+    for one in (model, expected):
+        one.learn_one({"d": 1.0}, 1)
+    assert (model.digest(), model.weights) == (expected.digest(), expected.weights)
+
+
+def test_a_table_that_loads_a_state_and_fails_is_undone_whole() -> None:
+    model = sf.SoftmaxRegression(batch_size=2)
+    model.learn_one({f"x{i}": 1.0 for i in range(10)}, "a")
+    other = sf.SoftmaxRegression(batch_size=2)
+    other.learn_one({"z": 1.0}, "b")
+    before, weights = model.digest(), model.weights
+    X = np.ones((3, 10), dtype=object)
+    X[1, 1] = Meddler(lambda: model.load_state_dict(other.state_dict()))
+    X[2, 1] = None
+    with pytest.raises(BadSampleError):
+        model.learn_many(X, ["a", "b", "c"])
+    assert (model.digest(), model.weights, model.classes) == (before, weights, ["a"])
+    assert list(model.index.names) == list(weights["a"])
+
+
+def test_a_call_refused_as_busy_leaves_no_names() -> None:
+    X, y = np.ones((400_000, 20)), np.ones(400_000)
+    model = sf.LinearRegression(sf.optim.SGD(0.001))
+    model.learn_many(X[:1], y[:1])
+    frame = pd.DataFrame(np.ones((2, 3000)), columns=[f"n{i}" for i in range(3000)])
+    block = Block(frame.to_numpy(), np.ones(2), features=list(frame.columns))
+    thread = threading.Thread(target=lambda: model.learn_many(X, y))
+    thread.start()
+    refused = 0
+    while thread.is_alive():
+        try:
+            model.learn_block(block, 0, 2)
+        except (BusyError, BadSampleError):
+            refused += 1
+            model.predict_one({"n2999": 1.0})
+        except BaseException:
+            thread.join()
+            raise
+        else:
+            break  # it came before the other thread's, or after
+    thread.join()
+    assert refused or model.n_columns == 3020
+    assert len(model.index) == model.n_columns
+    model.learn_one({f"new{i}": 1.0 for i in range(50)}, 1.0)
+    assert len(model.weights) == model.n_columns
+
+
+def test_names_that_an_index_was_given_from_outside_are_forgotten() -> None:
+    model = sf.LinearRegression()
+    model.learn_one({"a": 1.0}, 1.0)
+    model.index.align([f"n{i}" for i in range(100_000)], 100_000, True)
+    model.learn_one({"b": 1.0, "n99999": 2.0}, 1.0)
+    assert list(model.weights) == ["a", "b", "n99999"]
+
+
+def test_a_learner_that_was_never_made_says_so() -> None:
+    model = sf.LinearRegression.__new__(sf.LinearRegression)
+    for learn in (
+        lambda: model.learn_one({"a": 1.0}, 1.0),
+        lambda: model.learn_one([1.0], 1.0),
+        lambda: model.learn_many(np.ones((2, 2)), np.ones(2)),
+    ):
+        with pytest.raises(TypeError, match="__init__"):
+            learn()
+
+
+def test_a_part_before_the_block_s_beginning_is_refused() -> None:
+    for x in ([[1.0]] * 3, np.ones((3, 1))):
+        model = sf.LinearRegression()
+        with pytest.raises(SourceError, match="no part"):
+            model.learn_block(Block(x, np.ones(3)), -1, 3, np.empty(3))
+        assert model.n_samples == 0
