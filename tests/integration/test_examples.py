@@ -138,3 +138,13 @@ def test_drift() -> None:
         assert replays == "yes"
     errors = [float(row[2]) for row in rows]
     assert max(errors[1:]) < errors[0]  # to do something is better than to look on
+
+
+def test_monitor() -> None:
+    arguments = ("--n", "6000", "--per-second", "1e9", "--address", "127.0.0.1:0")
+    done = run("examples/monitor.py", *arguments)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^open http://127.0.0.1:\d+/$", done.stdout, re.M)
+    assert re.search(r'^ +5,\d\d\d  {"prediction":(true|false),"classes"', done.stdout, re.M)
+    assert re.search(r"^samples +5,994$", done.stdout, re.M)
+    assert re.search(r"^bad samples +6$", done.stdout, re.M)
