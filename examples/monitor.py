@@ -45,8 +45,9 @@ class Runway(sf.IterableSource):
         self.closed = threading.Event()
 
     def _departures(self) -> Iterator[Any]:
-        began = time.monotonic()
+        began = 0.0
         for i, (x, late) in enumerate(flights(self.n)):
+            began = began or time.monotonic()  # now that they are read
             if i % 64 == 0:
                 self.closed.wait(max(0.0, began + i / self.per_second - time.monotonic()))
             if self.closed.is_set():
@@ -72,7 +73,7 @@ def photograph(url: str, file: Path) -> None:
 
     options = webdriver.ChromeOptions()
     options.binary_location = "/usr/bin/chromium"
-    for argument in ("headless=new", "no-sandbox", "hide-scrollbars", "window-size=1280,1500"):
+    for argument in ("headless=new", "no-sandbox", "hide-scrollbars", "window-size=1280,1750"):
         options.add_argument(f"--{argument}")
     service = webdriver.ChromeService("/usr/bin/chromedriver")
     with webdriver.Chrome(options=options, service=service) as browser:
@@ -95,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     def take_picture() -> None:
         try:
-            time.sleep(30.0)  # let there be something to see
+            time.sleep(60.0)  # let there be something to see
             photograph(monitor.url, options.screenshot)
         finally:
             source.closed.set()

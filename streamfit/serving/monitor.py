@@ -133,7 +133,8 @@ class WebMonitor:
         """
         self._model = model
         self._progress = progress
-        self._last = (time.time(), progress().n_samples, model.loss_sum, model.loss_weight)
+        self._n_begin = progress().n_samples  # metrics begin anew after it, with a 0 for nothing
+        self._last = (time.time(), self._n_begin, model.loss_sum, model.loss_weight)
         self._publish("training", everything=True)
 
     def look(self) -> None:
@@ -195,7 +196,7 @@ class WebMonitor:
             loss_sum=model.loss_sum - loss_sum,
             loss_weight=model.loss_weight - loss_weight,
             progressive_loss=_number(progress.progressive_loss),
-            metrics=_numbers(progress.metrics),
+            metrics=_numbers(progress.metrics) if progress.n_samples > self._n_begin else {},
             lag=None if self._lag is None else sum(self._lag.values()),
         )
         self._history.add(point)

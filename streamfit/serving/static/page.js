@@ -2,6 +2,7 @@
 "use strict";
 
 const MOST_POINTS = 1024; // then the history is fetched anew, which the server keeps short
+const MOST_ROWS = 12;
 const $ = (id) => document.getElementById(id);
 const points = { history: [], recent: [] }; // rows: [time, loss, progressive, rate, lag, metrics]
 const charts = {};
@@ -12,10 +13,8 @@ let fetching = false;
 // ---- numbers as text
 
 const whole = new Intl.NumberFormat("en");
-const short = new Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 4 });
 const count = (n) => (n === null || n === undefined ? "–" : whole.format(n));
 const real = (x) => (x === null || x === undefined ? "–" : Number(x.toPrecision(4)).toString());
-const rate = (x) => short.format(x);
 const duration = (s) => (s === null || s === undefined ? "–" : s < 1 ? `${Math.round(s * 1000)} ms` : `${s.toFixed(1)} s`);
 function ago(time) {
   const s = Math.max(0, Date.now() / 1000 - behind - time);
@@ -35,7 +34,10 @@ function line(label, i, value, more = {}) {
   return { label, value, colour: COLOURS[i % COLOURS.length], data: [], borderWidth: 1.6, pointRadius: 0, spanGaps: true, ...more };
 }
 
-function chart(id, datasets) {
+// as 24 hours, whatever the language
+const CLOCK = { millisecond: "HH:mm:ss", second: "HH:mm:ss", minute: "HH:mm", hour: "MMM d, HH:mm", day: "MMM d" };
+
+function chart(id, datasets, y = {}) {
   const ticks = { maxRotation: 0, autoSkipPadding: 16 };
   charts[id] = new Chart($(id), {
     type: "line",
@@ -43,7 +45,7 @@ function chart(id, datasets) {
     options: {
       animation: false, parsing: false, normalized: true, responsive: true, maintainAspectRatio: false,
       interaction: { mode: "index", intersect: false },
-      scales: { x: { type: "time", ticks: { ...ticks }, grid: {} }, y: { ticks: { ...ticks }, grid: {}, grace: "5%" } },
+      scales: { x: { type: "time", time: { tooltipFormat: "MMM d, HH:mm:ss", displayFormats: CLOCK }, ticks: { ...ticks }, grid: {} }, y: { ...y, ticks: { ...ticks }, grid: {} } },
       plugins: { legend: { display: datasets.length > 1, labels: { boxWidth: 14 } }, tooltip: {} },
     },
   });
@@ -113,15 +115,15 @@ function bar(value, largest) {
 }
 
 function tables(shown) {
-  const weights = shown.weights ?? [];
+  const weights = (shown.weights ?? []).slice(0, MOST_ROWS);
   $("weights-panel").hidden = shown.weights === null;
   const largest = Math.max(...weights.map(([, w]) => Math.abs(w)), 1e-300);
   fill("weights", weights.map(([name, w]) => [cell(name), bar(w, largest), cell(real(w), "number")]), "all are 0");
   const partitions = [...new Set([...Object.keys(shown.position), ...Object.keys(shown.lag ?? {})])];
   fill("partitions", partitions.map((p) => [cell(p), cell(count(shown.position[p])), cell(count(shown.lag?.[p]))]), "none");
-  fill("checkpoints", shown.checkpoints.map((c) => [cell(count(c.number)), cell(count(c.n_samples)), cell(duration(c.seconds)), cell(ago(c.time))]), "none yet");
+  fill("checkpoints", shown.checkpoints.slice(0, MOST_ROWS).map((c) => [cell(count(c.number)), cell(count(c.n_samples)), cell(duration(c.seconds)), cell(ago(c.time))]), "none yet");
   const place = (bad) => (bad.source === null ? "–" : `${bad.source}:${bad.partition}:${bad.offset}`);
-  fill("bad", shown.bad.map((bad) => [cell(place(bad)), cell(bad.feature ?? "–"), cell(bad.reason), cell(ago(bad.time))]), "none");
+  fill("bad", shown.bad.slice(0, MOST_ROWS).map((bad) => [cell(place(bad)), cell(bad.feature ?? "–"), cell(bad.reason), cell(ago(bad.time))]), "none");
 }
 
 function numbers(shown) {
@@ -129,7 +131,7 @@ function numbers(shown) {
   const saved = shown.checkpoints[0];
   const all = [
     ["samples", count(shown.n_samples)],
-    ["samples/s", rate(shown.samples_per_second)],
+    ["samples/s", count(Math.round(shown.samples_per_second))],
     ["updates", count(shown.n_updates)],
     ["pending", count(shown.n_pending)],
     ["recent loss", real(shown.recent_loss)],
@@ -205,8 +207,8 @@ function take(shown) {
 function begin() {
   chart("loss", [line("since the last point", 0, (row) => row[1]), line("progressive", 1, (row) => row[2])]);
   chart("metrics", []);
-  chart("rate", [line("samples/s", 0, (row) => row[3], { stepped: false })]);
-  chart("lag", [line("lag", 2, (row) => row[4])]);
+  chart("rate", [line("samples/s", 0, (row) => row[3])], { min: 0 });
+  chart("lag", [line("lag", 2, (row) => row[4])], { min: 0 });
   colour();
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { colour(); draw(); });
   $("range").addEventListener("change", draw);
