@@ -28,6 +28,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
+from streamfit._durable import open_regular
 from streamfit.errors import CheckpointCorruptError, CheckpointError, CheckpointMismatchError
 from streamfit.types import Position, StateDict
 
@@ -161,7 +162,7 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
 
 def _verified(path: Path) -> tuple[bytes, _Header]:
     """Bytes and header of a file whose sizes and checksum are right."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         body = 8 + int.from_bytes(file.read(8), "little")
         if body > min(size, _MAX_HEADER):

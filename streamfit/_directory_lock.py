@@ -16,11 +16,12 @@ import json
 import os
 import secrets
 import socket
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Self, TextIO
 
-from streamfit._durable import fsync_directory, os_errors, write_and_fsync
+from streamfit._durable import fsync_directory, open_regular, os_errors, write_and_fsync
 from streamfit.errors import CheckpointFencedError, CheckpointLockedError
 
 __all__ = ["DirectoryLock", "Ownership", "take_over"]
@@ -54,7 +55,7 @@ class Ownership:
     def read(cls, directory: Path) -> Self:
         """Read it; a file that is not there, or says nothing, is that of a new directory."""
         try:
-            with (directory / "lock").open("rb") as file:
+            with open_regular(directory / "lock") as file:
                 return cls._parsed(file.read(_MAX_BYTES))
         except OSError:
             return cls()
@@ -69,7 +70,8 @@ class Ownership:
         holder = values.pop("holder")
         if not all(type(value) is int and 0 <= value < 2**53 for value in values.values()):
             return cls()
-        return cls(**values, holder=str(holder)[:200])
+        printable = (c if c.isprintable() else "?" for c in str(holder)[:200])
+        return cls(**values, holder="".join(printable))
 
     def is_stale(self, owner_epoch: int, number: int) -> bool:
         """Say whether a checkpoint was published by an owner that had been taken over."""
@@ -162,8 +164,15 @@ class DirectoryLock:
         os.fsync(self._file.fileno())
 
 
-def take_over(directory: Path, newest: int) -> Ownership:
-    """Shut out whoever holds a directory whose newest checkpoint has number `newest`.
+def take_over(directory: Path, numbers: Callable[[], tuple[int, int]]) -> Ownership:
+    """Shut out whoever holds a directory.
+
+    Parameters
+    ----------
+    directory
+        The directory.
+    numbers
+        Returns the numbers of the newest checkpoint that is to be read, and of the last of all.
 
     Returns
     -------
@@ -171,18 +180,28 @@ def take_over(directory: Path, newest: int) -> Ownership:
         That which was ended.
     """
     before = Ownership.read(directory)
-    fence = Ownership(
-        epoch=before.epoch + 1,
-        number=max(before.number, newest + 1),  # that one the old owner may still publish
-        fence_epoch=before.epoch + 1,
-        fence_number=newest,
+    epoch = before.epoch + 1
+    _replace(directory, replace(before, epoch=epoch))
+    # Only now: what the old owner published while it still was one counts, nothing after that.
+    newest, last = numbers()
+    _replace(
+        directory,
+        Ownership(
+            epoch=epoch,
+            number=max(before.number, last + 1),  # that one the old owner may still publish
+            fence_epoch=epoch,
+            fence_number=newest,
+        ),
     )
+    return before
+
+
+def _replace(directory: Path, ownership: Ownership) -> None:
     temporary = directory / f".lock-{secrets.token_hex(4)}.tmp"
     with os_errors(f"cannot take {directory} over"):
-        write_and_fsync(temporary, fence.encoded())
+        write_and_fsync(temporary, ownership.encoded())
         os.replace(temporary, directory / "lock")  # noqa: PTH105 (the step has a name: rename)
         fsync_directory(directory)
-    return before
 
 
 def _is_named_lock(file: TextIO, directory: Path) -> bool:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from streamfit.errors import CheckpointError
 
-__all__ = ["fsync_directory", "os_errors", "write_and_fsync"]
+__all__ = ["fsync_directory", "open_regular", "os_errors", "write_and_fsync"]
 
 
 @contextlib.contextmanager
@@ -19,6 +22,13 @@ def os_errors(what: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise CheckpointError(f"{what}: {error}") from error
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file to be read; a pipe of its name, which may wait for ever, is an OSError."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return path.open("rb")
 
 
 def write_and_fsync(path: Path, content: bytes) -> None:

@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Self, TypeAlias
 
-from streamfit._durable import fsync_directory, os_errors
+from streamfit._durable import fsync_directory, open_regular, os_errors
 from streamfit.errors import CheckpointCorruptError, CheckpointError
 from streamfit.types import Action
 
@@ -383,7 +383,7 @@ def read(directory: Path, end: End) -> Iterator[bytes]:
     for number in range(1, end.file + 1):
         path = _path(directory, number)
         try:
-            with path.open("rb") as file:
+            with open_regular(path) as file:
                 size = os.fstat(file.fileno()).st_size
                 if number == end.file:
                     if size < end.length:

@@ -174,7 +174,7 @@ class Checkpointer:
         Raises
         ------
         CheckpointCorruptError
-            When there are files and all are corrupt. To start afresh is for the operator to
+            When there are files and none is valid. To start afresh is for the operator to
             decide, never for this method.
         CheckpointMismatchError
             When the newest valid file is of a newer format.
@@ -204,10 +204,12 @@ class Checkpointer:
                 if self._lock is not None:
                     self._lock.begin_epoch_after(checkpoint.owner_epoch)
                 return checkpoint
-        if not self._corrupt.intersection(files):
-            return None
+        corrupt = self._corrupt.intersection(files)
+        if not files or not (corrupt or ownership.fence_number):
+            return None  # what there is was published after a takeover that found none
+        why = "corrupt" if corrupt.issuperset(files) else "corrupt, or of a trainer taken over"
         raise CheckpointCorruptError(
-            f"every checkpoint in {self.path} is corrupt: {', '.join(f.name for f in files)}. "
+            f"every checkpoint in {self.path} is {why}: {', '.join(f.name for f in files)}. "
             "Nothing was loaded. Restore one from a backup; or, to start afresh on purpose, move "
             "these files and the journal away, or give another directory."
         )
@@ -272,6 +274,8 @@ class Checkpointer:
                 ours = [final]
                 fsync_directory(self.path)
                 _read_back(final)
+                # Taken over since: it must go, and nothing may be pruned in its favour.
+                self._lock.check()
         except BaseException:
             # A file that was not seen to be good must not be the newest one.
             for file in ours:

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from streamfit import _directory_lock, _journal_file
 from streamfit._directory_lock import Ownership
-from streamfit._durable import fsync_directory, os_errors, write_and_fsync
+from streamfit._durable import fsync_directory, open_regular, os_errors, write_and_fsync
 from streamfit.checkpoint import Checkpoint, Checkpointer, read
-from streamfit.errors import CheckpointError, StreamfitError
+from streamfit.errors import CheckpointCorruptError, CheckpointError, StreamfitError
 from streamfit.types import Position
 from streamfit.verification import end_of, fresh_model
 
@@ -91,8 +91,8 @@ def summaries(path: str | os.PathLike[str]) -> list[Summary]:
                 number=number,
                 problem=problem,
                 created=checkpoint.created,
-                n_samples=checkpoint.model.get("n_samples"),
-                n_updates=checkpoint.model.get("n_updates"),
+                n_samples=_count(checkpoint.model.get("n_samples")),
+                n_updates=_count(checkpoint.model.get("n_updates")),
                 position=checkpoint.position,
                 digest=_digest(checkpoint),
                 owner_epoch=checkpoint.owner_epoch,
@@ -159,16 +159,33 @@ def take_over(path: str | os.PathLike[str]) -> str:
     path = Path(path)
     if not path.is_dir():
         raise CheckpointError(f"there is no state directory {path}")
-    before = _directory_lock.take_over(path, max(_numbered(path), default=0))
+    before = _directory_lock.take_over(path, lambda: _newest_and_last(path))
     # The old owner may have the last journal file open: the name gets a file of its own.
     journals = sorted(path.glob("journal-*.bin"))
     for journal in journals[-1:]:
         temporary = path / f".journal-{secrets.token_hex(4)}.tmp"
         with os_errors(f"cannot copy {journal}"):
-            write_and_fsync(temporary, journal.read_bytes())
+            with open_regular(journal) as file:
+                write_and_fsync(temporary, file.read())
             os.replace(temporary, journal)  # noqa: PTH105 (the step has a name: rename)
             fsync_directory(path)
     return before.holder or "nobody"
+
+
+def _newest_and_last(path: Path) -> tuple[int, int]:
+    """Return the numbers of the newest checkpoint that would be read, and of the last file."""
+    numbers = _numbered(path)
+    ownership = Ownership.read(path)
+    for number in sorted(numbers, reverse=True):
+        try:
+            stale = ownership.is_stale(read(numbers[number]).owner_epoch, number)
+        except CheckpointCorruptError:
+            continue
+        except CheckpointError:
+            stale = False  # of a newer format, perhaps: not for us to say
+        if not stale:
+            return number, max(numbers)
+    return 0, max(numbers, default=0)
 
 
 def _numbered(path: Path) -> dict[int, Path]:
@@ -182,6 +199,10 @@ def _journal_problem(path: Path, checkpoint: Checkpoint) -> str | None:
     except CheckpointError as error:
         return str(error)
     return None
+
+
+def _count(value: object) -> int | None:
+    return value if type(value) is int else None
 
 
 def _digest(checkpoint: Checkpoint) -> str | None:

@@ -32,6 +32,7 @@ from streamfit.errors import (
     BadSampleError,
     CheckpointError,
     CheckpointMismatchError,
+    StreamfitError,
     UpdateRefusedWarning,
 )
 from streamfit.sources import IterableSource
@@ -289,7 +290,15 @@ def fresh_model(config: dict[str, Any]) -> Learner:
     for kind in kinds:
         kinds.extend(kind.__subclasses__())
         if kind.__name__ == config.get("id"):
-            learner: Learner = kind.from_config(config)
+            try:
+                learner: Learner = kind.from_config(config)
+            except StreamfitError:
+                raise
+            except (TypeError, ValueError, LookupError, ArithmeticError, MemoryError) as error:
+                raise CheckpointMismatchError(
+                    f"no {config['id']} can be made from the configuration in the checkpoint: "
+                    f"{error!r:.200}"
+                ) from error
             return learner
     raise CheckpointMismatchError(
         f"the model is a {config.get('id')}, which is not one of streamfit's; verify it from "

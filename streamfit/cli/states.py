@@ -61,7 +61,7 @@ _COLUMNS = ("number", "time", "samples", "updates", "position", "digest", "valid
 
 def _row(summary: Summary) -> tuple[str, ...]:
     position = summary.position or {}
-    return (
+    row = (
         str(summary.number),
         (summary.created or "-")[:19],
         _count(summary.n_samples),
@@ -70,6 +70,8 @@ def _row(summary: Summary) -> tuple[str, ...]:
         (summary.digest or "-")[:16],
         "yes" if summary.problem is None else f"no: {summary.problem}",
     )
+    # Whoever wrote the file does not write to the terminal.
+    return tuple("".join(c if c.isprintable() else "?" for c in cell) for cell in row)
 
 
 def _count(n: int | None) -> str:

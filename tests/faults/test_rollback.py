@@ -16,6 +16,7 @@ import pytest
 
 import streamfit as sf
 from streamfit import cli
+from streamfit._checkpoint_file import encode, read
 from streamfit.errors import CheckpointCorruptError, CheckpointError, CheckpointLockedError
 from streamfit.state_directory import roll_back, summaries, take_over
 
@@ -193,6 +194,52 @@ def test_the_command_prints_no_traceback(tmp_path: Path) -> None:
     )
     assert done.returncode == 30
     assert done.stderr == f"streamfit: there is no checkpoint 1 in {tmp_path}; there are none\n"
+
+
+def forge(state: Path, part: str, name: str, value: object) -> None:
+    file = sf.Checkpointer(state).list()[-1]
+    checkpoint = read(file)
+    if name:
+        getattr(checkpoint, part)[name] = value
+    else:
+        setattr(checkpoint, part, value)
+    file.write_bytes(encode(checkpoint))
+
+
+def pipe(state: Path, name: str) -> None:
+    (state / name).unlink(missing_ok=True)
+    os.mkfifo(state / name)
+
+
+HOSTILE: dict[str, Callable[[Path], None]] = {
+    "count": lambda state: forge(state, "model", "n_samples", "x"),
+    "counts": lambda state: forge(state, "model", "n_updates", [1]),
+    "optimizer": lambda state: forge(state, "config", "optimizer", "x"),
+    "loss": lambda state: forge(state, "config", "loss", [1]),
+    "created": lambda state: forge(state, "created", "", "\x1b[2J\x1b[31m"),
+    "position": lambda state: forge(state, "position", "\x1b[2J\n:0", 5),
+    "lock": lambda state: pipe(state, "lock"),
+    "pipe": lambda state: pipe(state, "checkpoint-00000099.safetensors"),
+    "journal": lambda state: pipe(state, "journal-00000001.bin"),
+    "holder": lambda state: (state / "lock").write_text(  # type: ignore[dict-item,return-value]
+        '{"epoch": 1, "number": 0, "fence_epoch": 0, "fence_number": 0, "holder": "\\u001b[2J"}'
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_directory(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """No command hangs, fails without a word, or lets a file write to the terminal."""
+    train(tmp_path / "whole")
+    number = str(summaries(tmp_path / "whole")[1].number)
+    for command in (["checkpoints"], ["verify"], ["rollback", "--to", number], ["takeover"]):
+        state = tmp_path / command[0]
+        shutil.copytree(tmp_path / "whole", state)
+        HOSTILE[name](state)
+        assert cli.main([command[0], str(state), *command[1:]]) in (0, 2, 30, 31, 32)
+        out, err = capsys.readouterr()
+        assert out or err
+        assert "\x1b" not in out + err
 
 
 # --- the lock file is anybody's

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import streamfit as sf
-from streamfit.errors import CheckpointError, CheckpointFencedError
+from streamfit.errors import CheckpointCorruptError, CheckpointError, CheckpointFencedError
 from streamfit.state_directory import roll_back, take_over
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -82,7 +82,7 @@ def test_sigstop_past_session(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [1, 2, 3])
 def test_a_publication_already_under_way_is_fenced(tmp_path: Path, number: int) -> None:
     """Taken over between its last look and its rename: what it publishes is never read."""
-    zombie = sf.Checkpointer(tmp_path).open()
+    zombie = sf.Checkpointer(tmp_path, keep=1).open()
     state = models("logistic").state_dict()
 
     def checkpoint() -> sf.Checkpoint:
@@ -90,31 +90,40 @@ def test_a_publication_already_under_way_is_fenced(tmp_path: Path, number: int) 
 
     for _ in range(number - 1):
         zombie.save(checkpoint())
-    real = os.replace
+    real, late = os.replace, []
 
     def taken_over_meanwhile(source: Any, target: Any) -> None:
         os.replace = real
         take_over(tmp_path)
         real(source, target)
+        late.append(Path(target).read_bytes())
 
     os.replace = taken_over_meanwhile
     try:
-        late = zombie.save(checkpoint())
+        with pytest.raises(CheckpointFencedError):
+            zombie.save(checkpoint())
     finally:
         os.replace = real
-    assert late.exists()
+    assert len(sf.Checkpointer(tmp_path).list()) == min(1, number - 1)  # and nothing was pruned
+    published = tmp_path / f"checkpoint-{number:08d}.safetensors"
+    published.write_bytes(late[0])  # as if it had been killed before it took it back
     with pytest.raises(CheckpointFencedError, match="was taken over"):
         zombie.save(checkpoint())
+    take_over(tmp_path)  # a second time, before anything else was saved
     with sf.Checkpointer(tmp_path) as heir:
         found = heir.latest()
         assert (0 if found is None else found.number) == number - 1
-        assert heir.save(checkpoint()).name == f"checkpoint-{number + 1:08d}.safetensors"
+        assert heir.save(checkpoint()).name == f"checkpoint-{number + 2:08d}.safetensors"
         newest = heir.latest()
         assert newest is not None
-        assert newest.owner_epoch == 3
+        assert newest.owner_epoch == 4
     if number > 1:
         with pytest.raises(CheckpointError, match="taken over"):
             roll_back(tmp_path, number)
+        for path in set(sf.Checkpointer(tmp_path).list()) - {published}:
+            path.unlink()
+        with pytest.raises(CheckpointCorruptError, match="taken over"):  # no fresh model by itself
+            sf.Checkpointer(tmp_path).latest()
 
 
 def test_a_directory_that_was_moved_away_is_left_alone(tmp_path: Path) -> None:
