@@ -17,7 +17,7 @@ from streamfit.errors import (
     SourceError,
     shown,
 )
-from streamfit.sources import IterableSource
+from streamfit.sources import IterableSource, partition_lag
 from streamfit.types import (
     Block,
     CommitsOffsets,
@@ -162,6 +162,10 @@ class Windows:
     def lag(self, position: Position) -> int | None:
         """Count the samples (not windows) left, None when the source does not know."""
         return self.source.lag(position) if isinstance(self.source, ReportsLag) else None
+
+    def partition_lag(self, position: Position) -> dict[str, int] | None:
+        """Count the samples (not windows) left in each partition, None when not known."""
+        return partition_lag(self.source, position)
 
     def get_config(self) -> dict[str, Any] | None:
         """Return the arguments, JSON-safe; None when the source or the key cannot be told."""

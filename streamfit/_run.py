@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from bisect import bisect_left
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,16 +27,13 @@ from streamfit.events import Repeated, event
 from streamfit.journal import Journal
 from streamfit.report import Progress, TrainingReport
 from streamfit.signals import Stopped, StopRequest
-from streamfit.sources import IterableSource
+from streamfit.sources import IterableSource, partition_lag
 from streamfit.terminal import progress_bar
 from streamfit.types import (
     Block,
     CommitsOffsets,
     DescribesItself,
     KeepsState,
-    Position,
-    ReportsLag,
-    ReportsPartitionLag,
 )
 
 if TYPE_CHECKING:
@@ -387,16 +384,8 @@ class Run:
             samples_per_second=(self._n_samples - self._n_samples_at_begin) / max(seconds, 1e-9),
             resumed_at=self._resumed_at,
             position=position,
-            _lag=lambda: self._lag(position),
+            _lag=lambda: partition_lag(self.source, position),
         )
-
-    def _lag(self, position: Position) -> Mapping[str, int] | None:
-        if isinstance(self.source, ReportsPartitionLag):
-            return self.source.partition_lag(position)
-        lag = self.source.lag(position) if isinstance(self.source, ReportsLag) else None
-        if lag is None:
-            return None
-        return {next(iter(position)) if len(position) == 1 else "all": lag}
 
     def _report(self) -> TrainingReport:
         shared = dict(vars(self._progress()))

@@ -26,9 +26,16 @@ from streamfit.errors import (
     UnsupportedError,
     shown,
 )
-from streamfit.types import Block, FeatureName, Position
+from streamfit.types import (
+    Block,
+    FeatureName,
+    Position,
+    ReportsLag,
+    ReportsPartitionLag,
+    Source,
+)
 
-__all__ = ["ArraySource", "IterableSource"]
+__all__ = ["ArraySource", "IterableSource", "partition_lag"]
 
 _KEY = "samples:0"
 _BLOCK_ROWS = 1024
@@ -404,3 +411,24 @@ def _split(
         ys.append(y)
         ws.append(w)
     return xs, ys, ws if weighted else None
+
+
+def partition_lag(source: Source, position: Position) -> dict[str, int] | None:
+    """Count the samples left in each partition of any source, None when it does not know.
+
+    A source that knows only their sum has it under `"all"`, or under its only partition.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from streamfit.sources import ArraySource, partition_lag
+    >>> source = ArraySource(np.ones((5, 2)), np.ones(5))
+    >>> partition_lag(source, source.position())
+    {'samples:0': 5}
+    """
+    if isinstance(source, ReportsPartitionLag):
+        return source.partition_lag(position)
+    lag = source.lag(position) if isinstance(source, ReportsLag) else None
+    if lag is None:
+        return None
+    return {next(iter(position)) if len(position) == 1 else "all": lag}

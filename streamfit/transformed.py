@@ -17,7 +17,7 @@ from streamfit.errors import (
     SourceError,
     shown,
 )
-from streamfit.sources import IterableSource
+from streamfit.sources import IterableSource, partition_lag
 from streamfit.types import (
     Block,
     CommitsOffsets,
@@ -168,6 +168,10 @@ class Transformed:
     def lag(self, position: Position) -> int | None:
         """Count the samples left, None when the source does not know."""
         return self.source.lag(position) if isinstance(self.source, ReportsLag) else None
+
+    def partition_lag(self, position: Position) -> dict[str, int] | None:
+        """Count the samples left in each partition, None when the source does not know."""
+        return partition_lag(self.source, position)
 
     # ---- transforming
 

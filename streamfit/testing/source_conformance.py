@@ -31,7 +31,14 @@ import pytest
 
 import streamfit as sf
 from streamfit.errors import BadSampleError, SourceError
-from streamfit.types import Block, DescribesItself, Position, ReportsLag, Source
+from streamfit.types import (
+    Block,
+    DescribesItself,
+    Position,
+    ReportsLag,
+    ReportsPartitionLag,
+    Source,
+)
 
 __all__ = ["Record", "SourceConformance", "Store"]
 
@@ -234,6 +241,12 @@ class SourceConformance:
         assert lags[0] is not None
         assert lags[0] >= len(SAMPLES)
         assert lags[-1] == 0
+        if isinstance(source, ReportsPartitionLag):
+            start = opened().position()
+            by_partition = source.partition_lag(start)
+            assert by_partition is not None
+            assert sum(by_partition.values()) == source.lag(start)
+            assert set(start) <= set(by_partition)
 
     # ---- records that are no samples
 

@@ -26,7 +26,7 @@ from streamfit.serving.frozen import FrozenModel
 from streamfit.serving.history import History, Point
 from streamfit.serving.prometheus import Metrics
 
-CLIENT = httpx.Client(verify=False)
+CLIENT = httpx.Client(verify=False, limits=httpx.Limits(max_keepalive_connections=0))
 SAMPLES = [({"a": i % 7, "b": i % 3}, i % 2 == 0) for i in range(3000)]
 
 
