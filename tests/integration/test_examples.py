@@ -148,3 +148,42 @@ def test_monitor() -> None:
     assert re.search(r'^ +5,\d\d\d  {"prediction":(true|false),"classes"', done.stdout, re.M)
     assert re.search(r"^samples +5,994$", done.stdout, re.M)
     assert re.search(r"^bad samples +6$", done.stdout, re.M)
+
+
+def printed(example: str) -> str:
+    done = run(f"examples/{example}.py")
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def test_a_generator_in_ten_lines() -> None:
+    found = re.findall(r"^(?:price|rank) +(\S+) +\(truth (\S+)\)$", printed("generator"), re.M)
+    assert len(found) == 2
+    for weight, truth in found:
+        assert abs(float(weight) - float(truth)) < 0.15
+    code = (EXAMPLES / "generator.py").read_text().partition('"""\n\n')[2]
+    lines = [line for line in code.splitlines() if line and not line.startswith(("import", "from"))]
+    assert len(lines) <= 10
+
+
+def test_river_drop_in() -> None:
+    rows = re.findall(r"^(.+?) {2,}(\S+)% +(\S+) +\S+$", printed("river_drop_in"), re.M)
+    (river, *of_river), (ours, *of_ours), (_, *of_batches) = rows
+    assert (river, ours) == ("river", "streamfit")
+    assert of_river == of_ours != of_batches
+
+
+def test_text_hashing() -> None:
+    out = printed("text_hashing")
+    odds = dict(re.findall(r"^(.+?) {2,}\S+ +(\S+)% JetBlue$", out, re.M))
+    assert float(odds["airbus a320"]) > 90
+    assert float(odds["boeing 737"]) < 10
+    assert float(odds["never seen"]) < 50
+    assert re.search(r"^weights +4,096$", out, re.M)
+
+
+def test_from_vw() -> None:
+    pytest.importorskip("vowpalwabbit")
+    differences = re.findall(r"^--.+ (\S+)$", printed("from_vw"), re.M)
+    assert len(differences) == 3
+    assert max(map(float, differences)) < 1e-5
