@@ -13,18 +13,22 @@ from connectors.codecs import (
 )
 from connectors.describe import source_from_url as open_source
 from connectors.files import CSVSource, JSONLinesSource, LibSVMSource
+from connectors.frames import FrameSource
 from connectors.kafka import KafkaSource, Security
 from connectors.windows import Windows
 from streamfit.sources import ArraySource, IterableSource
 
 if TYPE_CHECKING:
+    from connectors.codecs.arrow import ArrowDecoder
     from connectors.codecs.avro import AvroDecoder
     from connectors.parquet import ParquetSource
 
 __all__ = [
     "ArraySource",
+    "ArrowDecoder",
     "AvroDecoder",
     "CSVSource",
+    "FrameSource",
     "HTTPSchemaRegistry",
     "IterableSource",
     "JSONDecoder",
@@ -40,7 +44,11 @@ __all__ = [
 ]
 
 # What needs an extra is imported when it is first named.
-_LAZY = {"AvroDecoder": "connectors.codecs.avro", "ParquetSource": "connectors.parquet"}
+_LAZY = {
+    "ArrowDecoder": "connectors.codecs.arrow",
+    "AvroDecoder": "connectors.codecs.avro",
+    "ParquetSource": "connectors.parquet",
+}
 
 
 def __getattr__(name: str) -> Any:

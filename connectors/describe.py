@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from connectors.codecs import JSONDecoder, NumpyDecoder
 from connectors.files import CSVSource, JSONLinesSource, LibSVMSource
+from connectors.frames import FrameSource
 from connectors.kafka import KafkaSource, Security
 from connectors.windows import Windows
 from streamfit.errors import ConfigurationError
@@ -17,7 +18,7 @@ from streamfit.types import Source
 __all__ = ["source_from_config", "source_from_url"]
 
 
-def source_from_url(url: str, **options: Any) -> Source:
+def source_from_url(url: Any, **options: Any) -> Source:
     """Make a source that ends where its data end, unless `stop_at_end=False` is among `options`.
 
     Parameters
@@ -28,7 +29,8 @@ def source_from_url(url: str, **options: Any) -> Source:
         lines also packed, `.gz` or `.zst`; or `-?target=late`, the standard input, JSON Lines or
         what `&format=` (`csv`, `libsvm`) says. All but `.svm` take `&weight=column` and
         `&features=a,b,c`; Kafka takes `&client=` and `&isolation_level=` as well, and several
-        brokers: `kafka://one:9092,two:9092/topic`.
+        brokers: `kafka://one:9092,two:9092/topic`, and `&decoder=ArrowDecoder`. Or a data frame
+        (pandas, polars, Arrow), with `target=` among the `options`.
     options
         The same by keyword, before what the URL says; `features` is a list. Kafka and JSON Lines
         take a `decoder` too, described as its `get_config` does, and Kafka `security`.
@@ -44,6 +46,8 @@ def source_from_url(url: str, **options: Any) -> Source:
     >>> source_from_url("kafka://localhost:9092/flights?target=late")
     KafkaSource('flights', bootstrap_servers='localhost:9092')
     """
+    if not isinstance(url, str):
+        return FrameSource(url, **options)
     address, _, query = url.partition("?")
     options = {**dict(parse_qsl(query, keep_blank_values=True)), **options}
     kind = "kafka" if address.startswith("kafka://") else _format(address, options)
@@ -53,6 +57,8 @@ def source_from_url(url: str, **options: Any) -> Source:
         )
     if isinstance(options.get("features"), str):
         options["features"] = options["features"].split(",")
+    if isinstance(options.get("decoder"), str):
+        options["decoder"] = {"id": options["decoder"]}
     fields = {name: options.pop(name) for name in _FIELDS if name in options}
     if kind == "libsvm":
         fields.pop("labelled", None)
@@ -146,6 +152,7 @@ _SOURCES: dict[object, Callable[..., Source]] = {
     "Windows": Windows,
 }
 _DECODERS: dict[object, Callable[..., Any]] = {
+    "ArrowDecoder": _imported("connectors.codecs.arrow", "ArrowDecoder"),
     "AvroDecoder": _imported("connectors.codecs.avro", "AvroDecoder"),
     "JSONDecoder": JSONDecoder,
     "NumpyDecoder": NumpyDecoder,

@@ -7,7 +7,7 @@ from typing import Any
 
 from streamfit.errors import ConfigurationError, DecodeError
 
-__all__ = ["Fields", "kind_of"]
+__all__ = ["Fields", "bound", "kind_of"]
 
 
 class Fields:
@@ -90,3 +90,10 @@ def _feature_names(names: Iterable[str]) -> tuple[str, ...]:
     if isinstance(names, str):
         raise ConfigurationError(f"features must be several names of fields, not {names!r}")
     return tuple(_field_name("features", name) for name in names)
+
+
+def bound(argument: str, value: object) -> int:
+    """Return a bound of a decoder's, checked."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigurationError(f"{argument} must be an integer >= 1, not {value!r}")
+    return value

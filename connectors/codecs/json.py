@@ -7,8 +7,8 @@ from typing import Any
 
 import orjson
 
-from connectors.codecs._fields import Fields, kind_of
-from streamfit.errors import ConfigurationError, DecodeError
+from connectors.codecs._fields import Fields, bound, kind_of
+from streamfit.errors import DecodeError
 
 __all__ = ["JSONDecoder"]
 
@@ -71,8 +71,8 @@ class JSONDecoder:
         max_fields: int = 10_000,
     ) -> None:
         self.fields = Fields(target, weight, features, labelled)
-        self.max_bytes = _bound("max_bytes", max_bytes)
-        self.max_fields = _bound("max_fields", max_fields)
+        self.max_bytes = bound("max_bytes", max_bytes)
+        self.max_fields = bound("max_fields", max_fields)
 
     def __repr__(self) -> str:
         return f"JSONDecoder({self.fields})"
@@ -127,9 +127,3 @@ class JSONDecoder:
         if names is not None:
             xs = [{name: x[name] for name in names if name in x} for x in xs]
         return xs, ys, ws
-
-
-def _bound(argument: str, value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigurationError(f"{argument} must be an integer >= 1, not {value!r}")
-    return value

@@ -42,6 +42,15 @@ class LinearKernel:
         standardize: bool,
         single: bool,
     ) -> None: ...
+    def _set_options(
+        self,
+        optimizer: dict[str, Any],
+        schedule: dict[str, Any],
+        l2: float,
+        intercept_lr: float | None,
+        clip_gradient: float | None,
+        max_weight: float | None,
+    ) -> None: ...
     @property
     def n_samples(self) -> int: ...
     @property

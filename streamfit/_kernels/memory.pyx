@@ -73,31 +73,12 @@ cdef class LinearMemory:
         m.loss = LOSSES[loss["id"]][0]
         m.loss_option = loss_option(loss)
         m.optimizer, n_slots = OPTIMIZERS[optimizer["id"]]
-        m.momentum = optimizer.get("momentum", 0.0)
-        m.nesterov = optimizer.get("nesterov", False)
-        m.rho = optimizer.get("rho", 0.0)
-        m.beta_1 = optimizer.get("beta_1", 0.0)
-        m.beta_2 = optimizer.get("beta_2", 0.0)
-        m.eps = optimizer.get("eps", 0.0)
-        m.weight_decay = optimizer.get("weight_decay", 0.0)
-        m.ftrl_beta = optimizer.get("beta", 0.0)
-        m.ftrl_l1 = optimizer.get("l1", 0.0)
-        m.ftrl_l2 = optimizer.get("l2", 0.0)
-        set_schedule(m, schedule)
         m.mean = mean
-        m.l2 = l2
         m.l1 = l1
         m.fit_intercept = fit_intercept
-        m.plain_intercept = intercept_lr is not None
-        m.intercept_lr = 0.0 if intercept_lr is None else intercept_lr
-        m.clip = INFINITY if clip_gradient is None else clip_gradient
-        m.max_weight = INFINITY if max_weight is None else max_weight
         m.standardize = standardize
+        self._set_options(optimizer, schedule, l2, intercept_lr, clip_gradient, max_weight)
         plain = m.optimizer == SF_SGD and m.momentum == 0.0
-        m.lazy_l2 = plain and l2 > 0.0 and l1 == 0.0
-        m.lazy_step = l1 == 0.0 and (
-            plain or (l2 == 0.0 and (m.optimizer == SF_ADAGRAD or m.optimizer == SF_FTRL))
-        )
         self._set_batch_size(batch_size)
         m.beta_1_power = m.beta_2_power = m.weight_scale = m.lr_factor = 1.0
         m.n_slots = 0 if plain else n_slots
@@ -112,6 +93,32 @@ cdef class LinearMemory:
         self._reserve(max(8, columns), max(1, len(classes)))
         m.n_features = columns
         m.n_outputs = 1 if self._classes is None else len(classes)
+
+    def _set_options(self, dict optimizer, dict schedule, double l2, intercept_lr, clip_gradient,
+                     max_weight):
+        """Take what may change while the arrays stay; `weight_scale` is 1 when it does."""
+        cdef sf_linear* m = &self.m
+        m.momentum = optimizer.get("momentum", 0.0)
+        m.nesterov = optimizer.get("nesterov", False)
+        m.rho = optimizer.get("rho", 0.0)
+        m.beta_1 = optimizer.get("beta_1", 0.0)
+        m.beta_2 = optimizer.get("beta_2", 0.0)
+        m.eps = optimizer.get("eps", 0.0)
+        m.weight_decay = optimizer.get("weight_decay", 0.0)
+        m.ftrl_beta = optimizer.get("beta", 0.0)
+        m.ftrl_l1 = optimizer.get("l1", 0.0)
+        m.ftrl_l2 = optimizer.get("l2", 0.0)
+        set_schedule(m, schedule)
+        m.l2 = l2
+        m.plain_intercept = intercept_lr is not None
+        m.intercept_lr = 0.0 if intercept_lr is None else intercept_lr
+        m.clip = INFINITY if clip_gradient is None else clip_gradient
+        m.max_weight = INFINITY if max_weight is None else max_weight
+        plain = m.optimizer == SF_SGD and m.momentum == 0.0
+        m.lazy_l2 = plain and l2 > 0.0 and m.l1 == 0.0
+        m.lazy_step = m.l1 == 0.0 and (
+            plain or (l2 == 0.0 and (m.optimizer == SF_ADAGRAD or m.optimizer == SF_FTRL))
+        )
 
     cdef int _set_batch_size(self, batch_size) except -1:
         """Take a size, None (full batch), or the configuration of a schedule."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -17,6 +18,9 @@ from streamfit.errors import CheckpointMismatchError, ConfigurationError, Unsupp
 from streamfit.types import FeatureName, Label, StateDict
 
 __all__ = ["LinearModel"]
+
+_MUTABLE = ("optimizer", "l2", "intercept_lr", "clip_gradient", "max_weight")
+"""What may be changed with samples learned: it leaves the arrays of the state as they are."""
 
 
 class LinearModel(LinearKernel):
@@ -133,11 +137,60 @@ class LinearModel(LinearKernel):
             standardize=self.scaler is not None,
             single=self.dtype == "float32",
         )
+        self._is_made = True
 
     def _batch_size_config(self) -> int | dict[str, Any] | None:
         if isinstance(self.batch_size, schedules.BatchSizeSchedule):
             return self.batch_size.get_config()
         return self.batch_size
+
+    # ---- changing arguments between two samples, as River's `mutate` does
+
+    @property
+    def _mutable_attributes(self) -> set[str]:
+        return set(_MUTABLE)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _MUTABLE and "_is_made" in vars(self):
+            value = self._changed(name, value)
+        super().__setattr__(name, value)
+
+    def _changed(self, name: str, value: Any) -> Any:
+        """Take a new argument over into the kernel; return it as the constructor would have it."""
+        if name == "optimizer":
+            value = self._changed_optimizer(value)
+        described = value.get_config() if isinstance(value, optim.Optimizer) else value
+        new = self.from_config({**self.get_config(), name: described})
+        state = self.state_dict()
+        weights = state["parameters"]
+        weights[..., 1:] *= weights.dtype.type(state["weight_scale"])
+        state["weight_scale"] = 1.0
+        self._set_options(
+            new.optimizer.get_config(),
+            new.optimizer.schedule.get_config(),
+            new.l2,
+            new.intercept_lr,
+            new.clip_gradient,
+            new.max_weight,
+        )
+        self.load_state_dict(state)
+        return getattr(new, name)
+
+    def _changed_optimizer(self, value: Any) -> optim.Optimizer:
+        old = self.optimizer
+        if isinstance(value, dict):
+            try:
+                value = replace(old, **value)
+            except TypeError as error:
+                raise ConfigurationError(f"optimizer: {error}") from None
+        if isinstance(old, optim.FTRLProximal) or type(value) is not type(old):
+            raise ConfigurationError(
+                f"optimizer: {old!r} may be changed to another of its class, which is not "
+                f"FTRLProximal; not to {value!r:.80}"
+            )
+        if (getattr(old, "momentum", 0.0) > 0.0) != (getattr(value, "momentum", 0.0) > 0.0):
+            raise ConfigurationError("optimizer: a momentum of 0 stays 0, for it has no velocity")
+        return value
 
     # ---- the optimizer, between two samples
 

@@ -20,6 +20,7 @@ from river import (
 
 import streamfit as sf
 from streamfit.core.learner import LinearLearner
+from streamfit.errors import ConfigurationError
 
 KINDS = (sf.LinearRegression, sf.LogisticRegression, sf.SoftmaxRegression)
 
@@ -154,9 +155,76 @@ def test_a_clone_forgets_the_classes_that_came() -> None:
     assert sf.SoftmaxRegression(classes=["a", "b"]).clone().classes == ["a", "b"]
 
 
-def test_what_is_not_mutable_is_not_mutated() -> None:
+CHANGES: list[tuple[dict, dict]] = [  # arguments before, and what is changed
+    ({"l2": 0.5}, {"l2": 0.0}),
+    ({}, {"l2": 0.1}),
+    ({"l2": 0.1}, {"optimizer": sf.optim.SGD(0.3)}),
+    ({}, {"optimizer": {"lr": sf.schedules.InverseScaling(0.5)}}),
+    ({"optimizer": sf.optim.Adam(0.1)}, {"optimizer": {"lr": 0.01, "beta_1": 0.5}}),
+    ({"optimizer": sf.optim.SGD(0.1, momentum=0.9)}, {"optimizer": {"momentum": 0.5}}),
+    ({"optimizer": sf.optim.AdaGrad(0.1)}, {"l2": 0.1}),
+    ({}, {"intercept_lr": 0.2}),
+    ({"intercept_lr": 0.2}, {"intercept_lr": None}),
+    ({}, {"clip_gradient": 0.3, "max_weight": 5.0}),
+]
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("batch_size", [1, 32])
+@pytest.mark.parametrize(("before", "change"), CHANGES)
+def test_a_mutated_learner_goes_on_as_one_that_was_made_so(
+    before: dict, change: dict, batch_size: int, dtype: str
+) -> None:
+    samples = [
+        ({"a": i % 7 / 7, "b": i % 5 - 2.0, f"c{i % 20}": 1.0}, i % 3 == 0) for i in range(300)
+    ]
+    arguments = {"optimizer": sf.optim.SGD(0.1), "batch_size": batch_size, "dtype": dtype, **before}
+    model = sf.LogisticRegression(**arguments)
+    for x, y in samples[:150]:
+        model.learn_one(x, y)
+    state = model.state_dict()
+    pipeline = preprocessing.StandardScaler() | model
+    pipeline.mutate({"LogisticRegression": change})
+    if isinstance(change.get("optimizer"), dict):
+        old = model.optimizer.get_config()
+        assert {**old, **change["optimizer"]}.keys() == old.keys()
+        change = {"optimizer": model.optimizer}
+    made = sf.LogisticRegression(**{**arguments, **change})
+    assert made.get_config() == model.get_config()
+    weights = state["parameters"]
+    weights[1:] *= weights.dtype.type(state["weight_scale"])
+    made.load_state_dict({**state, "weight_scale": 1.0})
+    assert made.digest() == model.digest()
+    for x, y in samples[150:]:
+        made.learn_one(x, y)
+        model.learn_one(x, y)
+    assert made.digest() == model.digest()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"l1": 0.1},
+        {"batch_size": 2},
+        {"loss": sf.losses.Hinge()},
+        {"nothing": 1},
+        {"l2": -1.0},
+        {"l2": "a"},
+        {"optimizer": sf.optim.Adam()},
+        {"optimizer": {"lr": -1.0}},
+        {"optimizer": {"speed": 1.0}},
+        {"optimizer": {"momentum": 0.9}},
+        {"optimizer": None},
+        {"max_weight": 0.0},
+    ],
+)
+def test_what_cannot_be_mutated_changes_nothing(change: dict) -> None:
     model = sf.LogisticRegression(l2=0.5)
-    before = model.digest()
-    with pytest.raises(ValueError, match="not a mutable attribute"):
-        model.mutate({"l2": 0.1})
-    assert (model.l2, model.digest()) == (0.5, before)
+    model.learn_one({"a": 1.0}, True)
+    before = model.digest(), model.get_config()
+    with pytest.raises(ValueError):  # noqa: PT011 (River's, or a ConfigurationError, which is one)
+        model.mutate(change)
+    assert (model.digest(), model.get_config()) == before
+    ftrl = sf.LogisticRegression(sf.optim.FTRLProximal())
+    with pytest.raises(ConfigurationError, match="FTRLProximal"):
+        ftrl.mutate({"optimizer": {"alpha": 0.5}})
