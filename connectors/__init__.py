@@ -13,7 +13,6 @@ from connectors.codecs import (
 )
 from connectors.describe import source_from_url as open_source
 from connectors.files import CSVSource, JSONLinesSource, LibSVMSource
-from connectors.frames import FrameSource
 from connectors.kafka import KafkaSource, Security
 from connectors.windows import Windows
 from streamfit.sources import ArraySource, IterableSource
@@ -21,6 +20,7 @@ from streamfit.sources import ArraySource, IterableSource
 if TYPE_CHECKING:
     from connectors.codecs.arrow import ArrowDecoder
     from connectors.codecs.avro import AvroDecoder
+    from connectors.frames import FrameSource
     from connectors.parquet import ParquetSource
 
 __all__ = [
@@ -47,6 +47,7 @@ __all__ = [
 _LAZY = {
     "ArrowDecoder": "connectors.codecs.arrow",
     "AvroDecoder": "connectors.codecs.avro",
+    "FrameSource": "connectors.frames",
     "ParquetSource": "connectors.parquet",
 }
 

@@ -9,7 +9,6 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from connectors.codecs import JSONDecoder, NumpyDecoder
 from connectors.files import CSVSource, JSONLinesSource, LibSVMSource
-from connectors.frames import FrameSource
 from connectors.kafka import KafkaSource, Security
 from connectors.windows import Windows
 from streamfit.errors import ConfigurationError
@@ -47,7 +46,8 @@ def source_from_url(url: Any, **options: Any) -> Source:
     KafkaSource('flights', bootstrap_servers='localhost:9092')
     """
     if not isinstance(url, str):
-        return FrameSource(url, **options)
+        source: Source = _imported("connectors.frames", "FrameSource")(frame=url, **options)
+        return source
     address, _, query = url.partition("?")
     options = {**dict(parse_qsl(query, keep_blank_values=True)), **options}
     kind = "kafka" if address.startswith("kafka://") else _format(address, options)

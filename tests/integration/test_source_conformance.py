@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 import pytest
 from backports import zstd
@@ -18,7 +19,14 @@ from confluent_kafka import Producer
 from pyarrow import parquet
 
 import streamfit as sf
-from connectors import CSVSource, JSONDecoder, JSONLinesSource, KafkaSource, ParquetSource
+from connectors import (
+    CSVSource,
+    FrameSource,
+    JSONDecoder,
+    JSONLinesSource,
+    KafkaSource,
+    ParquetSource,
+)
 from connectors.describe import source_from_config
 from streamfit.testing import LocalKafka
 from streamfit.testing.source_conformance import Record, SourceConformance, Store
@@ -37,6 +45,19 @@ class TestArraySource(SourceConformance):
             X = np.array([list(record.x.values()) for record in good]).reshape(len(good), 3)
             y, w = [record.y for record in good], [record.w for record in good]
             return lambda: sf.ArraySource(X, y, w, features="abc")
+
+        return store
+
+
+class TestFrameSource(SourceConformance):
+    @pytest.fixture(params=["pandas", "polars", "arrow"])
+    def store(self, request: pytest.FixtureRequest) -> Store:
+        def store(records: Records) -> Callable[[], Source]:
+            rows = [{} if r is None else {**r.x, "y": r.y, "w": r.w} for r in records]
+            table = pa.table({k: pa.array([r.get(k) for r in rows], "float64") for k in "abcwy"})
+            frames = {"pandas": table.to_pandas, "polars": lambda: pl.DataFrame(table)}
+            frame = frames.get(request.param, lambda: table)()
+            return lambda: FrameSource(frame, "y", weight="w")
 
         return store
 

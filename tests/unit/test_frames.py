@@ -88,9 +88,8 @@ def test_text_goes_to_a_transformer_and_labels_may_be_names(kind: str) -> None:
         {"sky": "fog", "a": None},
     ]
     assert list(block.y) == ["p", "q", "p"]
-    source = sf.Transformed(
-        FrameSource(frame, "y", features=["sky"]), preprocessing.OneHotEncoder()
-    )
+    skies = FrameSource(frame, "y", features=["sky"])
+    source = sf.Transformed(skies, preprocessing.OneHotEncoder())
     model = sf.SoftmaxRegression()
     assert sf.Trainer(model, source).run().n_samples == 3
     assert "sky_rain" in model.weights["p"]
@@ -98,7 +97,7 @@ def test_text_goes_to_a_transformer_and_labels_may_be_names(kind: str) -> None:
 
 @kinds
 def test_a_frame_is_never_converted_as_a_whole(kind: str) -> None:
-    n = 200_000
+    n = 50_000
     frame = KINDS[kind](
         {**{f"x{j}": np.zeros(n, dtype=np.float32) for j in range(5)}, "y": np.zeros(n)}  # type: ignore[dict-item]
     )
