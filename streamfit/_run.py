@@ -128,6 +128,9 @@ class Run:
             self._stride = min(_STRIDE, per_save)
         if self.checkpoint is not None:
             self.checkpoint.due(self.model.n_updates)  # the count of updates starts here
+        self._saved: object = None
+        if saved is None and getattr(self.source, "starts_at_end", False):
+            self._save()  # where the end was must outlive a crash before the first sample
 
     def _resume(self, saved: Checkpoint) -> None:
         check_same_model(saved, self.model.get_config(), self._directory)
@@ -287,7 +290,7 @@ class Run:
             self._flush("max_wait", "apply")
         self._bad.flush_when_due()
         if self.checkpoint is not None and self.checkpoint.due(self.model.n_updates):
-            self._save()
+            self._save_what_is_new()
         return late
 
     def _flush(self, reason: str, last_batch: str) -> None:
@@ -329,12 +332,22 @@ class Run:
             },
         )
         path = self.checkpoint.save(saved)
+        self._saved = self._moment()
         seconds = time.monotonic() - began
         _log.debug(event("checkpoint", path=path, samples=self._n_samples, seconds=seconds))
         if self._web is not None:
             self._web.saved(saved.number, self._n_samples, seconds)
         if isinstance(self.source, CommitsOffsets):
             self.source.commit(dict(self._position))
+
+    def _save_what_is_new(self) -> None:
+        """Save, but in a quiet time: `keep` checkpoints of one moment would leave no way back."""
+        if self._saved != self._moment():
+            self._save()
+
+    def _moment(self) -> object:
+        """Return what changes whenever there is something new to save."""
+        return dict(self._position), self.model.n_updates, self.model.n_pending, self._epoch
 
     def _save_after_failure(self) -> None:
         """Keep what was learned before the failure, whose own error must reach the user."""

@@ -121,6 +121,7 @@ class KafkaSource:
         if not callable(decoder):
             raise ConfigurationError(f"decoder must be callable, not {decoder!r}")
         self.decoder = decoder
+        self.starts_at_end = start == "latest"
         self.client = _one_of("client", client, get_args(ClientName))
         self.group_id = None if group_id is None else _text("group_id", group_id)
         self.stop_at_end = _one_of("stop_at_end", stop_at_end, (False, True))

@@ -6,11 +6,13 @@ import itertools
 import json
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from confluent_kafka import Producer
 
+import streamfit as sf
 from connectors.codecs.json import JSONDecoder
 from connectors.kafka import KafkaSource
 from streamfit.errors import (
@@ -61,6 +63,13 @@ def produce(kafka: LocalKafka, topic: str, values: Iterable[Any], partition: int
         record = value if isinstance(value, bytes | None) else json.dumps({"y": value}).encode()
         producer.produce(topic, record, partition=partition)
     assert producer.flush(30) == 0
+
+
+def wait_until(true: Callable[[], object], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 def labels(blocks: Iterable[Block], partition: int = 0) -> list[Any]:
@@ -170,6 +179,19 @@ def test_start(kafka, make, topic):
     assert source.position() == {f"{topic}:0": 10}
     produce(kafka, topic, [10])
     assert labels(source) == [10]
+
+
+def test_where_latest_was_is_saved_before_the_first_record(kafka, make, topic, tmp_path):
+    produce(kafka, topic, [0] * 3)
+    checkpoint = sf.Checkpointer(tmp_path)
+    source = make(topic, start="latest", stop_at_end=False)
+    trainer = sf.Trainer(sf.LinearRegression(), source, checkpoint=checkpoint, max_samples=2)
+    with ThreadPoolExecutor() as pool:
+        report = pool.submit(trainer.run)
+        wait_until(checkpoint.list)
+        assert checkpoint.latest().position == {f"{topic}:0": 3}
+        produce(kafka, topic, [1] * 2)
+        assert report.result(60).position == {f"{topic}:0": 5}
 
 
 def test_stop_at_end_leaves_later_records_for_the_next_iteration(kafka, make, topic):

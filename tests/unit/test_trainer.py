@@ -470,3 +470,46 @@ def test_hostile_items_do_not_end_a_run_that_skips() -> None:
 def test_a_bad_sample_error_is_short_whatever_the_feature() -> None:
     assert len(str(BadSampleError("value is nan", feature="a" * 900_000))) < 200
     assert "value is nan" in str(BadSampleError("value is nan", feature=10**5000))
+
+
+class Quiet:
+    """A live source of one sample and then of silence."""
+
+    live = True
+
+    def __init__(self, starts_at_end: bool = False, crash: bool = False) -> None:
+        self.starts_at_end, self.crash, self.next = starts_at_end, crash, 7
+
+    def __iter__(self) -> Iterator[Block]:
+        if self.crash:
+            raise KeyboardInterrupt
+        self.next += 1
+        yield Block(x=[{"a": 1.0}], y=[1.0], source="quiet", offsets=range(7, 8))
+        for _ in range(20):
+            time.sleep(0.002)
+            yield Block(x=[], y=[], source="quiet")
+
+    def position(self) -> dict[str, int]:
+        return {"quiet:0": self.next}
+
+    def seek(self, position: dict[str, int]) -> None:
+        self.next = position["quiet:0"]
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_quiet_time_does_not_fill_the_directory_with_one_moment(tmp_path: Path) -> None:
+    checkpoint = sf.Checkpointer(tmp_path, every_seconds=0.001, keep=50)
+    sf.Trainer(sf.LinearRegression(), Quiet(), checkpoint=checkpoint).run()
+    assert len(checkpoint.list()) <= 3  # at the sample, and at the end of the run
+
+
+def test_where_the_end_was_outlives_a_crash_before_the_first_sample(tmp_path: Path) -> None:
+    checkpoint = sf.Checkpointer(tmp_path)
+    source = Quiet(starts_at_end=True, crash=True)
+    with pytest.raises(KeyboardInterrupt):
+        sf.Trainer(sf.LinearRegression(), source, checkpoint=checkpoint).run()
+    saved = checkpoint.latest()
+    assert saved is not None
+    assert saved.position == {"quiet:0": 7}
