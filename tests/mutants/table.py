@@ -94,7 +94,7 @@ MUTANTS: list[Mutant] = [
         ("REST(5); REST(6);", "REST(5);"),
         ("x + r * n + j + part * WIDTH", "x + j + part * WIDTH"),
         ("sum[x.column[i] % SF_LANES] +=", "sum[i % SF_LANES] +="),
-        ("if (!m->mark[j]) grad[j] = 0;", ""),
+        ("if (!m->mark[j]) grad[j] = 0;", ";"),
         ("j < x.n; j++) grad[j] = c * value[j];", "j < x.n; j++) grad[j] += c * value[j];"),
         (
             "j = x.n; j < m->n_features; j++) grad[j] = 0;",

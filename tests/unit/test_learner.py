@@ -491,3 +491,11 @@ def test_the_loss_of_softmax_is_minus_the_logarithm_of_what_it_predicted() -> No
         model.learn_one(x, label)
     report = sf.Trainer(model.clone(), sf.ArraySource(X, y)).run()
     assert report.progressive_loss == pytest.approx(np.mean(expected), rel=1e-12)
+
+
+def test_nothing_is_pending_after_an_update() -> None:
+    model = sf.LinearRegression(batch_size=2)
+    model.learn_one({"a": 1.0}, 1.0, 3.0)
+    assert (model.n_pending, model.state_dict()["weight_pending"]) == (1, 3.0)
+    model.learn_one({"a": 1.0}, 1.0, 2.0)
+    assert (model.n_pending, model.state_dict()["weight_pending"]) == (0, 0.0)
