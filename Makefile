@@ -21,7 +21,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 	$$p $(IS_NEW) && echo $$p && break; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak lint mutants bench wheel format clean
+.PHONY: help demo test browser soak lint mutants bench wheel format clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -29,9 +29,16 @@ help:
 demo: $(READY)
 	@$(BIN)/python examples/demo.py $(if $(filter no,$(KAFKA)),--no-kafka)
 
-test: lint
+test: lint browser
 	@echo "pytest"
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+
+# The live page is tested in Debian's Chromium. CI gets it; what a developer installs is theirs to say.
+browser:
+	@command -v chromium >/dev/null && command -v chromedriver >/dev/null \
+		|| { [ "$$CI" = true ] && echo "installing chromium" && apt-get update -qq \
+			&& apt-get install -qq -y --no-install-recommends chromium chromium-driver >/dev/null; } \
+		|| echo "chromium and chromedriver were not found: the live page will not be tested"
 
 soak: $(READY)
 	@$(BIN)/python tests/soak/soak.py --minutes $(or $(MINUTES),10)
