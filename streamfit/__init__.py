@@ -15,6 +15,7 @@ from streamfit import adapters, errors, journal, types
 from streamfit.checkpoint import Checkpoint, Checkpointer
 from streamfit.core import losses, optim, schedules
 from streamfit.core.features import FeatureIndex, HashedFeatures
+from streamfit.core.noise import GradientNoise, NoiseScale
 from streamfit.core.scaler import StandardScaler
 from streamfit.dead_letters import DeadLetters
 from streamfit.drift import DriftMonitor, RaiseLearningRate
@@ -26,6 +27,7 @@ from streamfit.transformed import Transformed
 
 if typing.TYPE_CHECKING:
     from streamfit import offline, plot
+    from streamfit.advisor import advise_batch_size
     from streamfit.core.linear import LinearRegression, LogisticRegression
     from streamfit.core.softmax import SoftmaxRegression
     from streamfit.date_parts import DateParts
@@ -39,10 +41,12 @@ __all__ = [
     "DeadLetters",
     "DriftMonitor",
     "FeatureIndex",
+    "GradientNoise",
     "HashedFeatures",
     "IterableSource",
     "LinearRegression",
     "LogisticRegression",
+    "NoiseScale",
     "Progress",
     "RaiseLearningRate",
     "SoftmaxRegression",
@@ -52,6 +56,7 @@ __all__ = [
     "Transformed",
     "WebMonitor",
     "adapters",
+    "advise_batch_size",
     "errors",
     "exit_codes",
     "journal",
@@ -68,6 +73,7 @@ __version__ = "0.1.0"
 # Learners are River estimators, and River takes a while to import: they load when first named,
 # and so does what few programs need.
 _LAZY = {
+    "advise_batch_size": "streamfit.advisor",
     "offline": "streamfit.offline",
     "plot": "streamfit.plot",
     "DateParts": "streamfit.date_parts",

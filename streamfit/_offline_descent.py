@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from streamfit import _offline_formulas as formulas
+from streamfit._offline_noise import OfflineNoise
 from streamfit.types import FloatArray
 
 __all__ = ["Arrival", "Descent"]
@@ -40,10 +41,17 @@ class Descent:
         self.l1_had, self.l1_total = np.zeros(shape)[..., 1:], 0.0
         self.scaler = None if config.get("scaler") is None else formulas.Scaler(n_features)
         self.n_updates = self.n_refused = 0
+        self.noise = None
+        if config.get("noise_scale") is not None:
+            schedule = config["batch_size"]
+            follows = isinstance(schedule, dict) and schedule["id"] == "noise_scale"
+            self.noise = OfflineNoise(config["noise_scale"], schedule if follows else None)
 
     @property
     def batch_size(self) -> int:
         """Size of the micro-batch at hand."""
+        if self.noise is not None and self.noise.schedule is not None:
+            return self.noise.size
         return formulas.size(self.config["batch_size"], self.n_updates)
 
     def arrival(self, x: FloatArray, y: float, s: float) -> Arrival:
@@ -60,8 +68,8 @@ class Descent:
             x = self.scaler.scale(x)
         return Arrival(np.append(1.0, x), y, s, len(self.theta) if self.softmax else 1)
 
-    def gradient(self, batch: Sequence[Arrival]) -> FloatArray:
-        """`sum_{i in B} s_i L'(p_i, y_i) x_i / sum_{i in B} s_i + l2 w`."""
+    def slopes(self, batch: Sequence[Arrival]) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """`s_i L'(p_i, y_i)` of each sample, a row of them a class; rows `x_i`, weights `s_i`."""
         X, y, s, n_classes = (np.array(column) for column in zip(*batch, strict=True))
         loss = dict(self.config["loss"])
         p = X @ self.theta.T
@@ -71,6 +79,10 @@ class Descent:
         slope = np.where(s > 0, s * np.where(np.isnan(p), p, slope).T, 0.0)  # not 0 times infinity
         if self.config["clip_gradient"] is not None:
             slope = np.clip(slope, -self.config["clip_gradient"], self.config["clip_gradient"])
+        return slope, X, s
+
+    def gradient(self, slope: FloatArray, X: FloatArray, s: FloatArray) -> FloatArray:
+        """`sum_{i in B} s_i L'(p_i, y_i) x_i / sum_{i in B} s_i + l2 w`."""
         g: FloatArray = slope @ X
         if self.config["reduction"] == "mean":
             g = g / s.sum() if s.sum() > 0 else 0.0 * g
@@ -79,7 +91,8 @@ class Descent:
 
     def update(self, batch: Sequence[Arrival], share: float = 1.0) -> None:
         """Step once from the samples in `batch`, the learning rate multiplied by `share`."""
-        config, g = self.config, self.gradient(batch)
+        config, measured = self.config, self.slopes(batch)
+        g = self.gradient(*measured)
         optimizer = {k: v for k, v in config["optimizer"].items() if k not in ("id", "lr")}
         lr = formulas.rate(config["optimizer"], self.n_updates) * share
 
@@ -101,6 +114,10 @@ class Descent:
         finite = all(np.isfinite(array).all() for array in (g, theta, l1_had, l1_total, *slots))
         if finite and (np.abs(theta[..., 1:]) <= allowed).all():
             self.theta, self.slots, self.l1_had, self.l1_total = theta, slots, l1_had, l1_total
+            if self.noise is not None:
+                slope, X, s = measured
+                fitted = X if config["fit_intercept"] else X[:, 1:]
+                self.noise.after_update(slope, fitted, s, self.n_updates)
             self.n_updates += 1
         else:
             self.n_refused += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from streamfit.core.learner import LAST_BATCH, LinearLearner
+from streamfit.core.noise import NoiseScale
 from streamfit.core.validation import check_choice, check_integer
 from streamfit.errors import ConfigurationError
 from streamfit.types import Block, FeatureName, FloatArray
@@ -53,11 +55,16 @@ class AtRest:
     loss
         Mean loss, without penalties.
     gradient
-        Gradient of the mean loss by intercept and weights, in the model's own parametrization.
+        Gradient of the mean loss by intercept and weights.
+    signal, noise
+        Estimates of the squared length of the gradient and of the variance of one sample's (see
+        `sf.GradientNoise`), from all samples; NaN where there are too few.
     """
 
     loss: float
     gradient: FloatArray
+    signal: float
+    noise: float
 
 
 def at_rest(model: LinearLearner, block: Block) -> AtRest:
@@ -74,22 +81,30 @@ def at_rest(model: LinearLearner, block: Block) -> AtRest:
     >>> found.loss, found.gradient.tolist()
     (5.0, [-4.0, -7.0])
     """
-    state = {k: v for k, v in model.state_dict().items() if k != "gradient"}
-    config = {**model.get_config(), "batch_size": None, "scaler": None, "clip_gradient": None}
+    ours = {k: v for k, v in model.state_dict().items() if "noise" not in k}
+    state = {k: v for k, v in ours.items() if k not in ("gradient", "n_measured")}
+    once = NoiseScale(every=1).get_config()
+    changes = {"batch_size": None, "scaler": None, "clip_gradient": None, "noise_scale": once}
+    config = {**model.get_config(), **changes}
     if model.scaler is not None:  # a copy with a scaler would go on learning of it
         mean, var = (state.pop(f"scaler_{name}")[1:] for name in ("mean", "var"))
         del state["n_scaled"]
         block = _scaled(block, state["features"], mean, var)
     config["features"] = None if model.hashing is None else config["features"]
     copy = type(model).from_config(config)
-    copy.load_state_dict({**state, "n_pending": 0, "weight_pending": 0.0, "batch_size": 0})
+    measures = {k: v for k, v in copy.state_dict().items() if "noise" in k or k == "n_measured"}
+    nothing = {"n_pending": 0, "weight_pending": 0.0, "batch_size": 0}
+    copy.load_state_dict({**state, **measures, **nothing})
     copy.track_loss = True
     copy.learn_block(block, 0, len(block))
     weight = copy.loss_weight
     gradient = copy.state_dict().get("gradient", np.zeros_like(state["parameters"]))
-    if not weight > 0.0:
-        return AtRest(float("nan"), np.full(gradient.shape, np.nan))
-    return AtRest(copy.loss_sum / weight, gradient.astype(np.float64) / weight)
+    copy.flush()
+    found = copy.gradient_noise
+    if not weight > 0.0 or found is None:
+        return AtRest(math.nan, np.full(gradient.shape, math.nan), math.nan, math.nan)
+    mean = gradient.astype(np.float64) / weight
+    return AtRest(copy.loss_sum / weight, mean, found.signal, found.noise)
 
 
 def _scaled(block: Block, names: list[FeatureName], mean: FloatArray, var: FloatArray) -> Block:

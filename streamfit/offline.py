@@ -19,6 +19,7 @@ from streamfit._offline_data import Data, Label, read
 from streamfit._offline_descent import Arrival, Descent
 from streamfit.core import frames
 from streamfit.core.learner import LAST_BATCH, LinearLearner
+from streamfit.core.noise import GradientNoise
 from streamfit.core.validation import check_choice, check_integer
 from streamfit.errors import UpdateRefusedWarning
 from streamfit.types import Block, FeatureName, FloatArray
@@ -45,6 +46,8 @@ class OfflineFit:
         `max_weight`; samples left waiting, which only `last_batch="carry"` leaves.
     digest
         `model.digest()` of the compiled replay; None from the NumPy loop.
+    gradient_noise
+        What `noise_scale` measured, None where it is off.
     """
 
     weights: Weights | dict[Label, Weights]
@@ -54,6 +57,7 @@ class OfflineFit:
     n_refused: int
     n_pending: int
     digest: str | None = None
+    gradient_noise: GradientNoise | None = None
 
 
 def fit_offline(
@@ -220,6 +224,7 @@ def _fit_numpy(config: dict[str, Any], data: Data, epochs: int, last_batch: str)
         n_updates=descent.n_updates,
         n_refused=descent.n_refused,
         n_pending=n_pending,
+        gradient_noise=None if descent.noise is None else descent.noise.moments().gradient_noise(),
     )
 
 
@@ -266,4 +271,5 @@ def _fit_compiled(
         n_refused=clone.n_refused,
         n_pending=clone.n_pending,
         digest=clone.digest(),
+        gradient_noise=clone.gradient_noise,
     )

@@ -7,7 +7,7 @@ Each function takes what was measured and returns a matplotlib `Figure`, to be s
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,7 +24,10 @@ except ImportError as error:
         f'sf.plot needs matplotlib: pip install "streamfit[plot]" ({error})'
     ) from error
 
-__all__ = ["convergence", "descent_paths", "last_batch", "memory"]
+if TYPE_CHECKING:
+    from streamfit.advice import Advice
+
+__all__ = ["convergence", "descent_paths", "ladder", "last_batch", "memory"]
 
 # Okabe and Ito's colours, told apart by colour-blind eyes too
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#666666")
@@ -175,6 +178,52 @@ def memory(held: Mapping[str, Mapping[int, float]], *, title: str = "") -> Figur
     axis.grid(alpha=0.25)
     axis.legend(fontsize=8, frameon=False)
     return _done(figure, title)
+
+
+def ladder(advice: Advice) -> Figure:
+    """Draw what `sf.advise_batch_size` measured against the batch size.
+
+    Parameters
+    ----------
+    advice
+        What it returned.
+    """
+    rungs = advice.rungs
+    at = np.arange(len(rungs))
+    figure, (losses, speed, gradient) = _panels(3, width=3.6, height=3.9)
+    progressive = [rung.progressive_loss for rung in rungs]
+    errors = [3.0 * e if np.isfinite(e) else 0.0 for e in advice.behind_error]
+    losses.errorbar(
+        at, progressive, yerr=errors, color=_COLOURS[0], marker=_MARKERS[0], markersize=4,
+        capsize=2, linewidth=1.2, label="progressive",
+    )  # fmt: skip
+    for values, k, label in (
+        ([rung.loss_equal_samples for rung in rungs], 1, "held-out, equal samples"),
+        ([rung.loss_equal_time for rung in rungs], 2, "held-out, equal time"),
+    ):
+        losses.plot(
+            at, values, color=_COLOURS[k], marker=_MARKERS[k], markersize=4, linewidth=1.2,
+            label=label,
+        )  # fmt: skip
+    losses.set_ylabel("mean loss")
+    losses.legend(fontsize=7, frameon=False)
+    speed.plot(at, [r.samples_per_second for r in rungs], color=_COLOURS[0], marker=_MARKERS[0])
+    speed.set_ylabel("samples a second of CPU")
+    speed.set_ylim(bottom=0.0)
+    speed.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:,.0f}"))
+    gradient.plot(at, [r.cosine for r in rungs], color=_COLOURS[0], marker=_MARKERS[0])
+    gradient.set_ylabel("cosine of a micro-batch's gradient\nand that of all samples")
+    for axis in (losses, speed, gradient):
+        axis.set_xticks(at, [rung.name for rung in rungs], rotation=60, fontsize=7.5)
+        axis.set_xlabel("batch size")
+        axis.grid(alpha=0.25)
+        for k, rung in enumerate(rungs):
+            if rung.batch_size == advice.recommended:
+                axis.axvline(k, color="#888888", linestyle=":", linewidth=1.2)
+    return _done(
+        figure,
+        "dotted: the recommended size; bars: 3 standard errors of the difference from the least",
+    )
 
 
 def last_batch(

@@ -8,7 +8,13 @@ cdef extern from "model.h" nogil:
     enum: SF_SGD, SF_ADAGRAD, SF_ADADELTA, SF_RMSPROP, SF_ADAM, SF_ADAMW, SF_AMSGRAD, SF_FTRL
     enum:
         SF_CONSTANT, SF_INVERSE_SCALING, SF_OPTIMAL, SF_EXPONENTIAL, SF_STEP, SF_COSINE_WARMUP
-    enum: SF_FIXED_BATCH, SF_GEOMETRIC_BATCH, SF_MILESTONE_BATCH
+    enum: SF_FIXED_BATCH, SF_GEOMETRIC_BATCH, SF_MILESTONE_BATCH, SF_NOISE_SCALE_BATCH
+    enum: SF_MEANS
+    ctypedef struct sf_noise:
+        int64_t every
+        double decay, squares, weight_2
+        int64_t n
+        double mean[7]
     ctypedef struct sf_linear:
         int loss, optimizer, mean, fit_intercept, plain_intercept, nesterov
         double loss_option, momentum, rho, beta_1, beta_2, eps, weight_decay
@@ -18,7 +24,7 @@ cdef extern from "model.h" nogil:
         double schedule_option[3]
         int batch_schedule
         double batch_growth
-        int64_t batch_every, batch_maximum, n_milestones
+        int64_t batch_every, batch_minimum, batch_maximum, n_milestones
         const int64_t* milestone
         int n_slots
         int uses_slot[4]
@@ -46,9 +52,11 @@ cdef extern from "model.h" nogil:
         void* gathered[5]
         int track_loss
         double loss_sum, loss_weight
+        sf_noise noise
     double sf_loss_value(int, double, double, double)
     double sf_loss_gradient(int, double, double, double)
     double sf_learning_rate(const sf_linear*)
+    void sf_begin_measuring(sf_linear*)
     double sf_exp(double)
     double sf_sigmoid(double)
     void sf_forget_pending(sf_linear*)

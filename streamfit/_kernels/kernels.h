@@ -1,7 +1,7 @@
 /* The arithmetic of streamfit: everything that a weight depends on is computed in these headers.
  *
  *     arithmetic.h  bits, exp, log      losses.h  values and slopes
- *     model.h       the model, schedules
+ *     model.h       the model, schedules                  noise.h   the gradient noise scale
  *     rows.h        rows of numbers: dot product, gradient, standardizing   (for double and float)
  *     steps.h       one optimizer step over a range of weights              (for double and float)
  *     learn.h       the update, and the loop over rows                      (for double and float)
@@ -25,6 +25,7 @@
 #define STREAMFIT_KERNELS_H
 
 #include "model.h"
+#include "sparse.h"
 
 /* One baseline and one AVX2 version of each entry point, chosen when the program starts. */
 #if defined(__x86_64__) && defined(__linux__) && defined(__GLIBC__) && defined(__GNUC__) && \

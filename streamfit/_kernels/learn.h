@@ -23,6 +23,33 @@ SF_INLINE int F(is_plain)(const sf_linear *m) {
            !m->standardize && !(m->l1 > 0.0) && !(m->max_weight < INFINITY) && !m->plain_intercept;
 }
 
+/* Add the squared norm of a sample's gradient, whose weighted slopes are in `slope`. */
+SF_INLINE void F(measure)(sf_linear *m, F(row) x, double weight, const double *slope,
+                          int64_t n_outputs) {
+    double squared = 0.0;
+    for (int64_t k = 0; k < n_outputs; k++) squared += (double)(REAL)slope[k] * (REAL)slope[k];
+    if (weight > 0.0)
+        sf_add_square(&m->noise, squared * ((double)F(squared_norm)(x) + m->fit_intercept), weight);
+}
+
+/* Measure the pending gradient. Touched columns are put into order, as in a dense sum. */
+SF_INLINE void F(measure_gradient)(sf_linear *m, int64_t n_outputs) {
+    double squared = 0.0;
+    if (m->sparse_pending)
+        sf_sort_columns(m->touched, m->gathered[SF_SLOTS], m->n_touched, m->n_features);
+    for (int64_t k = 0; k < n_outputs; k++) {
+        const REAL *grad = (REAL *)m->grad + k * m->stride;
+        F(row) g = {grad + SF_PAD, NULL, m->n_features};
+        if (m->sparse_pending) {
+            g.value = F(gather)(m->gathered[SF_SLOTS], g.value, m->touched, m->n_touched);
+            g.column = m->touched;
+            g.n = m->n_touched;
+        }
+        squared += F(squared_norm)(g) + (m->fit_intercept ? (double)grad[0] * grad[0] : 0.0);
+    }
+    sf_add_measurement(&m->noise, m->weight_pending, squared);
+}
+
 /* One update from the pending samples. When `row` is given it is the only one, with its slopes
  * in `slope`; otherwise their gradient is in m->grad. The learning rate is multiplied by `share`. */
 SF_INLINE void F(update)(sf_linear *m, const F(row) *row, const double *slope, double share,
@@ -130,9 +157,11 @@ SF_INLINE void F(update)(sf_linear *m, const F(row) *row, const double *slope, d
         m->beta_2_power = power_2;
         m->l1_total = l1_total;
         m->weight_scale = next_scale;
+        if (m->noise.now && m->n_pending > 1) F(measure_gradient)(m, n_outputs);
         m->n_updates++;
         sf_forget_pending(m);
         sf_next_batch_size(m);
+        sf_begin_measuring(m);
     } else {
         m->n_refused++;
         sf_forget_pending(m);
@@ -192,6 +221,7 @@ SF_INLINE int F(learn_four)(sf_linear *m, const REAL *x, int64_t n, const double
             m->loss_weight += weight;
         }
         F(count)(m, weight, slope + r, 1);
+        if (m->noise.now) F(measure)(m, (F(row)){x + r * n, NULL, n}, weight, slope + r, 1);
     }
     F(accumulate_four)(m, x, n, slope, first);
     return 1;
@@ -256,6 +286,7 @@ SF_INLINE int64_t F(learn)(sf_linear *m, const REAL *value, const int32_t *colum
         const int direct =
             m->batch_size == 1 && (sparse ? m->lazy_step : x.n == m->n_features);
         F(count)(m, weight, slope, n_outputs);
+        if (m->noise.now && !direct) F(measure)(m, x, weight, slope, n_outputs);
         if (!direct) {
             if (sparse) F(accumulate_sparse)(m, x, slope, first);
             else F(accumulate_dense)(m, x, slope, first);

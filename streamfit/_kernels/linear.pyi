@@ -41,6 +41,7 @@ class LinearKernel:
         max_weight: float | None,
         standardize: bool,
         single: bool,
+        noise_scale: dict[str, Any] | None,
     ) -> None: ...
     def _set_options(
         self,

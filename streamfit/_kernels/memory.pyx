@@ -62,6 +62,7 @@ cdef class LinearMemory:
         max_weight,
         bint standardize,
         bint single,
+        dict noise_scale,
     ):
         cdef sf_linear* m = &self.m
         cdef int i
@@ -80,6 +81,9 @@ cdef class LinearMemory:
         self._set_options(optimizer, schedule, l2, intercept_lr, clip_gradient, max_weight)
         plain = m.optimizer == SF_SGD and m.momentum == 0.0
         self._set_batch_size(batch_size)
+        if noise_scale is not None:
+            m.noise.every, m.noise.decay = noise_scale["every"], noise_scale["decay"]
+        sf_begin_measuring(m)
         m.beta_1_power = m.beta_2_power = m.weight_scale = m.lr_factor = 1.0
         m.n_slots = 0 if plain else n_slots
         for i in range(3):
@@ -133,6 +137,11 @@ cdef class LinearMemory:
             m.batch_growth = batch_size["factor"]
             m.batch_every = batch_size["every"]
             m.batch_maximum = batch_size["maximum"]
+        elif batch_size["id"] == "noise_scale":
+            m.batch_schedule = SF_NOISE_SCALE_BATCH
+            m.batch_size = m.batch_minimum = batch_size["minimum"]
+            m.batch_maximum = batch_size["maximum"]
+            m.batch_every = batch_size["every"]
         else:
             m.batch_schedule = SF_MILESTONE_BATCH
             m.batch_size = batch_size["initial"]

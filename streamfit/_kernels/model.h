@@ -4,12 +4,13 @@
 
 #include "arithmetic.h"
 #include "losses.h"
+#include "noise.h"
 
 enum { SF_SGD, SF_ADAGRAD, SF_ADADELTA, SF_RMSPROP, SF_ADAM, SF_ADAMW, SF_AMSGRAD, SF_FTRL };
 enum {
     SF_CONSTANT, SF_INVERSE_SCALING, SF_OPTIMAL, SF_EXPONENTIAL, SF_STEP, SF_COSINE_WARMUP
 };
-enum { SF_FIXED_BATCH, SF_GEOMETRIC_BATCH, SF_MILESTONE_BATCH };
+enum { SF_FIXED_BATCH, SF_GEOMETRIC_BATCH, SF_MILESTONE_BATCH, SF_NOISE_SCALE_BATCH };
 
 #define SF_PAD 8
 #define SF_SLOTS 4 /* the optimizer's three, and the L1 penalty that each weight has had */
@@ -33,7 +34,7 @@ typedef struct {
     double lr, schedule_option[3];
     int batch_schedule;
     double batch_growth;
-    int64_t batch_every, batch_maximum, n_milestones;
+    int64_t batch_every, batch_minimum, batch_maximum, n_milestones;
     const int64_t *milestone; /* pairs: from which update on, which size */
     int n_slots; /* of the optimizer's, in use */
     int uses_slot[SF_SLOTS];
@@ -64,6 +65,7 @@ typedef struct {
     /* progressive loss: each sample's loss before it was learned */
     int track_loss;
     double loss_sum, loss_weight;
+    sf_noise noise;
 } sf_linear;
 
 /* ---- schedules: functions of the number of updates made ----------------------------------- */
@@ -94,7 +96,15 @@ SF_INLINE void sf_next_batch_size(sf_linear *m) {
     } else if (m->batch_schedule == SF_MILESTONE_BATCH) {
         for (int64_t i = 0; i < m->n_milestones && m->milestone[2 * i] <= m->n_updates; i++)
             m->batch_size = m->milestone[2 * i + 1];
+    } else if (m->batch_schedule == SF_NOISE_SCALE_BATCH && m->n_updates % m->batch_every == 0) {
+        m->batch_size =
+            sf_follow_noise(&m->noise, m->batch_size, m->batch_minimum, m->batch_maximum);
     }
+}
+
+/* Say whether the micro-batch that begins is measured. */
+SF_INLINE void sf_begin_measuring(sf_linear *m) {
+    m->noise.now = m->noise.every && m->n_updates % m->noise.every == 0;
 }
 
 /* Forget the pending samples. */
@@ -104,6 +114,7 @@ SF_INLINE void sf_forget_pending(sf_linear *m) {
     m->sparse_pending = 0;
     m->n_pending = 0;
     m->weight_pending = 0.0;
+    m->noise.squares = m->noise.weight_2 = 0.0;
 }
 
 #endif

@@ -59,6 +59,14 @@ SF_INLINE REAL F(dot)(F(row) x, const REAL *w) {
     return TREE(sum);
 }
 
+/* Squared norm of a row, in the order of the dot product. */
+SF_INLINE REAL F(squared_norm)(F(row) x) {
+    REAL sum[SF_LANES] = {0};
+    if (!x.column) return F(dot)(x, x.value);
+    for (int64_t i = 0; i < x.n; i++) sum[x.column[i] % SF_LANES] += x.value[i] * x.value[i];
+    return TREE(sum);
+}
+
 #undef WIDTH
 #undef PARTS
 #undef TREE

@@ -52,6 +52,21 @@ static inline int64_t sf_write_row(const sf_entry *entry, int64_t n, double *val
     return length;
 }
 
+/* Sort columns, each of which is there once: eight bits at a time, the lowest first. */
+static inline void sf_sort_columns(int32_t *column, int32_t *spare, int64_t n, int64_t n_columns) {
+    for (int shift = 0; shift < 32 && (n_columns - 1) >> shift; shift += 8) {
+        int64_t place[SF_BUCKETS] = {0}, sum = 0;
+        for (int64_t i = 0; i < n; i++) place[column[i] >> shift & (SF_BUCKETS - 1)]++;
+        for (int b = 0; b < SF_BUCKETS; b++) {
+            const int64_t here = place[b];
+            place[b] = sum;
+            sum += here;
+        }
+        for (int64_t i = 0; i < n; i++) spare[place[column[i] >> shift & (SF_BUCKETS - 1)]++] = column[i];
+        memcpy(column, spare, n * sizeof *column);
+    }
+}
+
 /* MurmurHash3, x86, 32 bits (Appleby 2011, public domain). */
 static inline uint32_t sf_murmur3(const unsigned char *data, int64_t n, uint32_t seed) {
     uint32_t h = seed;

@@ -155,6 +155,11 @@ cdef class LinearState(LinearMemory):
             state["lr_factor"] = self.m.lr_factor
         if self.m.schedule_start:
             state["schedule_start"] = self.m.schedule_start
+        if self.m.noise.every:
+            state["n_measured"] = self.m.noise.n
+            state["noise"] = np.array([self.m.noise.mean[i] for i in range(SF_MEANS)])
+            state["noise_squares_pending"] = self.m.noise.squares
+            state["noise_weight_pending"] = self.m.noise.weight_2
         if self.m.standardize:
             state["n_scaled"] = self.m.n_scaled
             state["scaler_mean"] = self._statistic(self.m.mean_of)
@@ -207,6 +212,13 @@ cdef class LinearState(LinearMemory):
         self.m.batch_size = state["batch_size"]
         self.m.lr_factor = state.get("lr_factor", 1.0)
         self.m.schedule_start = state.get("schedule_start", 0)
+        if self.m.noise.every:
+            self.m.noise.n = state["n_measured"]
+            self.m.noise.squares = state["noise_squares_pending"]
+            self.m.noise.weight_2 = state["noise_weight_pending"]
+            for i in range(SF_MEANS):
+                self.m.noise.mean[i] = state["noise"][i]
+        sf_begin_measuring(&self.m)
 
     def _forget_features(self, Py_ssize_t n):
         """Take back the columns from `n` on: no sample that has them was learned."""
@@ -277,4 +289,5 @@ cdef class LinearState(LinearMemory):
         m.l1_total = old.l1_total
         m.lr_factor, m.schedule_start = old.lr_factor, old.schedule_start
         m.loss_sum, m.loss_weight = old.loss_sum, old.loss_weight
+        m.noise = old.noise
         self._take_back(old.n_features if self.hashing is None else 0, old.n_outputs)

@@ -50,6 +50,8 @@ _PARAMETERS = """Parameters
     max_weight
         An update that would leave a weight beyond this is refused whole, as one that would leave
         it infinite always is.
+    noise_scale
+        True or a `sf.NoiseScale`: measure the gradient noise scale, which `gradient_noise` tells.
 
     Notes
     -----

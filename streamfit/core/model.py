@@ -11,6 +11,15 @@ import numpy.typing as npt
 from streamfit._kernels import OPTIMIZERS, FeatureIndex, HashedFeatures, LinearKernel
 from streamfit.core import losses, optim, schedules
 from streamfit.core.features import check_features, features_config, features_from_config
+from streamfit.core.noise import (
+    EVERY,
+    FOLLOWED,
+    GradientNoise,
+    NoiseScale,
+    check_noise_scale,
+    moments_of,
+    noise_scale_from_config,
+)
 from streamfit.core.scaler import StandardScaler, scaler_from_config
 from streamfit.core.state import check_state, digest_of, with_fresh_optimizer
 from streamfit.core.validation import check_choice, check_flag, check_integer, check_real
@@ -44,10 +53,11 @@ class LinearModel(LinearKernel):
         scaler: StandardScaler | None = None,
         dtype: str = "float64",
         max_weight: float | None = None,
+        noise_scale: bool | NoiseScale = False,
     ) -> None:
         self._check_arguments(
             optimizer, loss, batch_size, reduction, l2, l1, fit_intercept, intercept_lr,
-            clip_gradient, features, scaler, dtype, max_weight,
+            clip_gradient, features, scaler, dtype, max_weight, noise_scale,
         )  # fmt: skip
         self._target_name: str | None = None
         self._start(())
@@ -67,6 +77,7 @@ class LinearModel(LinearKernel):
         scaler: StandardScaler | None,
         dtype: str,
         max_weight: float | None,
+        noise_scale: bool | NoiseScale,
     ) -> None:
         self.optimizer = optim.SGD(0.01) if optimizer is None else optimizer
         known = isinstance(self.optimizer, optim.Optimizer) and hasattr(self.optimizer, "id")
@@ -114,6 +125,8 @@ class LinearModel(LinearKernel):
         self.max_weight = (
             None if max_weight is None else check_real("max_weight", max_weight, positive=True)
         )
+        follows = isinstance(batch_size, schedules.NoiseScaleBatchSize)
+        self.noise_scale = check_noise_scale(noise_scale or (follows and FOLLOWED))
 
     def _start(self, classes: tuple[Label, ...]) -> None:
         """Make the numbers of a fresh model."""
@@ -136,6 +149,9 @@ class LinearModel(LinearKernel):
             max_weight=self.max_weight,
             standardize=self.scaler is not None,
             single=self.dtype == "float32",
+            noise_scale=None
+            if self.noise_scale is None
+            else {"decay": self.noise_scale.decay, "every": self.noise_scale.every or EVERY},
         )
         self._is_made = True
 
@@ -242,6 +258,14 @@ class LinearModel(LinearKernel):
         return None if self._classes is None else list(self._classes)
 
     @property
+    def gradient_noise(self) -> GradientNoise | None:
+        """The measured gradient noise scale; None where `noise_scale` is off."""
+        if self.noise_scale is None:
+            return None
+        state = self.state()
+        return moments_of(state["n_measured"], state["noise"]).gradient_noise()
+
+    @property
     def weights(self) -> Any:
         """The weight of each feature; of each hashed column that has one."""
         return self._weights_of(self._values()[1:])
@@ -323,6 +347,7 @@ class LinearModel(LinearKernel):
             "scaler": None if self.scaler is None else self.scaler.get_config(),
             "dtype": self.dtype,
             "max_weight": self.max_weight,
+            "noise_scale": None if self.noise_scale is None else self.noise_scale.get_config(),
         }
 
     @classmethod
@@ -346,6 +371,7 @@ class LinearModel(LinearKernel):
             options["batch_size"] = schedules.batch_size_from_config(options["batch_size"])
             options["features"] = features_from_config(options["features"])
             options["scaler"] = scaler_from_config(options["scaler"])
+            options["noise_scale"] = noise_scale_from_config(options.get("noise_scale"))
             return cls(**options)
         except (KeyError, TypeError) as error:
             raise ConfigurationError(f"not a configuration of {cls.__name__}: {error}") from None

@@ -22,6 +22,7 @@ __all__ = [
     "GeometricBatchSize",
     "InverseScaling",
     "MilestoneBatchSize",
+    "NoiseScaleBatchSize",
     "Optimal",
     "Schedule",
     "Step",
@@ -251,11 +252,49 @@ class MilestoneBatchSize(BatchSizeSchedule):
         object.__setattr__(self, "milestones", [[int(at), int(size)] for at, size in pairs])
 
 
+@dataclass(frozen=True)
+class NoiseScaleBatchSize(BatchSizeSchedule):
+    """Follow the measured gradient noise scale, the size at which signal and noise are equal.
+
+    Starts at `minimum`. After each `every` updates the next size is the estimate so far, rounded,
+    but at most twice and at least half the size before, for an estimate is uncertain. Where the
+    estimate of the gradient is not above 0 the size doubles. A learner whose `noise_scale` is off
+    gets `sf.NoiseScale(0.95)`.
+
+    Parameters
+    ----------
+    minimum, maximum
+        Smallest and largest size; `minimum` >= 2, since one sample says nothing about the noise.
+    every
+        Updates from one decision to the next.
+
+    Examples
+    --------
+    >>> import streamfit as sf
+    >>> following = sf.schedules.NoiseScaleBatchSize(2, 64, every=8)
+    >>> model = sf.LinearRegression(batch_size=following)
+    >>> for i in range(400):  # labels that are mostly noise
+    ...     model.learn_one({"x": 1.0}, float(i * i % 7))
+    >>> model.current_batch_size
+    64
+    """
+
+    id: ClassVar[str] = "noise_scale"
+    minimum: int
+    maximum: int
+    every: int = 32
+
+    def __post_init__(self) -> None:
+        check_integer("minimum", self.minimum, minimum=2)
+        check_integer("maximum", self.maximum, minimum=self.minimum)
+        check_integer("every", self.every, minimum=1)
+
+
 _SCHEDULES: dict[str, type[Schedule]] = {
     kind.id: kind for kind in (Constant, InverseScaling, Optimal, Exponential, Step, CosineWarmup)
 }
 _BATCH_SIZES: dict[str, type[BatchSizeSchedule]] = {
-    kind.id: kind for kind in (GeometricBatchSize, MilestoneBatchSize)
+    kind.id: kind for kind in (GeometricBatchSize, MilestoneBatchSize, NoiseScaleBatchSize)
 }
 
 

@@ -13,6 +13,7 @@ from streamfit._kernels import FeatureIndex, HashedFeatures, exact_label, softma
 from streamfit.core import frames, losses, optim, schedules
 from streamfit.core.learner import LinearLearner
 from streamfit.core.linear import describe
+from streamfit.core.noise import NoiseScale
 from streamfit.core.scaler import StandardScaler
 from streamfit.errors import BadSampleError, ConfigurationError
 from streamfit.types import FeatureName, FloatArray, Label
@@ -69,11 +70,12 @@ class SoftmaxRegression(LinearLearner, base.MiniBatchClassifier):
         scaler: StandardScaler | None = None,
         dtype: str = "float64",
         max_weight: float | None = None,
+        noise_scale: bool | NoiseScale = False,
         classes: Iterable[Label] | None = None,
     ) -> None:
         self._check_arguments(
             optimizer, loss, batch_size, reduction, l2, l1, fit_intercept, intercept_lr,
-            clip_gradient, features, scaler, dtype, max_weight,
+            clip_gradient, features, scaler, dtype, max_weight, noise_scale,
         )  # fmt: skip
         self._target_name: str | None = None
         self._given_classes = None if classes is None else _check_classes(classes)

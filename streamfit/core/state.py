@@ -76,11 +76,19 @@ def check_state(learner: LinearModel, state: StateDict) -> list[Label]:
     columns = 1 + (len(state["features"]) if learner.hashing is None else learner.n_columns)
     classes = _classes(learner, state)
     shape = (columns,) if classes is None else (len(classes), columns)
+    shapes = {"noise": (7,), "scaler_mean": (columns,), "scaler_var": (columns,)}
     for name, known in expected.items():
-        if not _fits(name, state[name], known, (columns,) if name.startswith("scaler_") else shape):
+        if not _fits(name, state[name], known, shapes.get(name, shape)):
             raise CheckpointMismatchError(f"the state's {name} does not fit: {state[name]!r:.80}")
     if state.get("schedule_start", 0) > state["n_updates"] or state.get("lr_factor", 1.0) == 0.0:
         raise CheckpointMismatchError("the state's learning rate does not fit")
+    if (
+        "noise" in state
+        and not (
+            (state["noise"][:2] > 0.0) & (state["noise"][:2] <= 1.0) == bool(state["n_measured"])
+        ).all()
+    ):
+        raise CheckpointMismatchError("the state's gradient noise does not fit")
     if state["weight_scale"] == 0.0:
         raise CheckpointMismatchError("the state's weight_scale is 0")
     if "scaler_var" in state and (state["scaler_var"] < 0.0).any():

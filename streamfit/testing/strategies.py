@@ -21,6 +21,7 @@ from streamfit.core import losses, optim, schedules
 from streamfit.core.features import FeatureIndex
 from streamfit.core.learner import LAST_BATCH, LinearLearner
 from streamfit.core.linear import LinearRegression, LogisticRegression
+from streamfit.core.noise import NoiseScale
 from streamfit.core.scaler import StandardScaler
 from streamfit.core.softmax import SoftmaxRegression
 from streamfit.testing.forms import FORMS, Arrival, Samples, feed
@@ -46,6 +47,7 @@ __all__ = [
     "learners",
     "learning_rates",
     "losses_of",
+    "noise_scales",
     "optimizers",
     "problems",
     "samples",
@@ -164,9 +166,19 @@ def optimizers(max_lr: float = 0.05) -> st.SearchStrategy[optim.Optimizer]:
 
 
 def batch_sizes(
-    sizes: Sequence[int | None] = BATCH_SIZES,
+    sizes: Sequence[int | None] = BATCH_SIZES, huge: bool = False
 ) -> st.SearchStrategy[int | schedules.BatchSizeSchedule | None]:
-    """Draw a size of micro-batches, or a schedule of sizes."""
+    """Draw a size of micro-batches, or a schedule of sizes.
+
+    None that follows the noise where numbers are `huge`: what overflows on the way to an estimate
+    depends on the order of the arithmetic.
+    """
+    following = st.builds(
+        schedules.NoiseScaleBatchSize,
+        st.integers(2, 3),
+        st.sampled_from([3, 20, 1000]),
+        st.integers(1, 4),
+    )
     milestones = st.lists(
         st.tuples(st.integers(1, 10), st.integers(1, 9)), max_size=4, unique_by=lambda at: at[0]
     )
@@ -185,6 +197,7 @@ def batch_sizes(
             st.integers(1, 9),
             milestones,
         ),
+        *(() if huge else (following,)),
     )
 
 
@@ -208,7 +221,7 @@ def learners(
     return kind(
         chosen,
         loss=draw(losses_of(kind) if loss is None else loss),
-        batch_size=draw(batch_sizes() if sizes is None else st.sampled_from(list(sizes))),
+        batch_size=draw(batch_sizes(huge=huge) if sizes is None else st.sampled_from(list(sizes))),
         reduction=draw(st.sampled_from(["mean", "sum"])),
         l2=draw(st.sampled_from([0.0, 0.0, 0.01, 0.5])),
         l1=draw(st.sampled_from(penalties)),
@@ -219,6 +232,14 @@ def learners(
         scaler=None if huge or draw(st.integers(0, 3)) else StandardScaler(),
         dtype="float64" if huge else draw(dtypes(chosen)),
         max_weight=draw(st.sampled_from([None, None, None, 0.0771239])),
+        noise_scale=draw(st.sampled_from([None, None, None]) | noise_scales()) or False,
+    )
+
+
+def noise_scales() -> st.SearchStrategy[NoiseScale]:
+    """Draw how to measure the gradient noise scale."""
+    return st.builds(
+        NoiseScale, st.sampled_from([0.5, 0.9, 0.99]), st.sampled_from([None, 1, 2, 3])
     )
 
 

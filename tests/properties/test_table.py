@@ -67,6 +67,7 @@ BATCH_SIZES = [
     *(1, 8, None),
     sf.schedules.GeometricBatchSize(1, factor=1.5, every=2, maximum=16),
     sf.schedules.MilestoneBatchSize(5, [(2, 1), (6, 9)]),
+    sf.schedules.NoiseScaleBatchSize(2, 16, every=1),
 ]
 DTYPES = ("float64", "float32")
 SCALERS = (None, None, sf.StandardScaler())

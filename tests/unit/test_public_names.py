@@ -23,10 +23,12 @@ def test_streamfit() -> None:
         "DeadLetters",
         "DriftMonitor",
         "FeatureIndex",
+        "GradientNoise",
         "HashedFeatures",
         "IterableSource",
         "LinearRegression",
         "LogisticRegression",
+        "NoiseScale",
         "Progress",
         "RaiseLearningRate",
         "SoftmaxRegression",
@@ -36,6 +38,7 @@ def test_streamfit() -> None:
         "Transformed",
         "WebMonitor",
         "adapters",
+        "advise_batch_size",
         "errors",
         "exit_codes",
         "journal",
@@ -91,6 +94,7 @@ def test_schedules() -> None:
         "GeometricBatchSize",
         "InverseScaling",
         "MilestoneBatchSize",
+        "NoiseScaleBatchSize",
         "Optimal",
         "Schedule",
         "Step",
@@ -121,7 +125,7 @@ def test_offline() -> None:
 
 
 def test_plot() -> None:
-    assert public(sf.plot) == ["convergence", "descent_paths", "last_batch", "memory"]
+    assert public(sf.plot) == ["convergence", "descent_paths", "ladder", "last_batch", "memory"]
 
 
 @pytest.mark.parametrize(
