@@ -16,6 +16,8 @@ __all__ = ["Advice", "Rung", "advise"]
 
 _ERRORS = 3.0
 """Standard errors that a difference must exceed: 95% for a dozen comparisons (Bonferroni)."""
+_NOTABLE = 0.005
+"""... and the part of the least loss that it must exceed, to be worth speaking of."""
 _FASTER = 0.9
 """Two rates are alike when the lower is above this part of the higher."""
 
@@ -179,7 +181,8 @@ def advise(
     with np.errstate(invalid="ignore"):
         apart = losses - losses[best]
         errors = apart.std(axis=1, ddof=1) / math.sqrt(losses.shape[1])
-        alike = [bool(d <= _ERRORS * e) for d, e in zip(total - total[best], errors, strict=True)]
+        least = np.maximum(_ERRORS * errors, _NOTABLE * abs(total[best]))
+        alike = [bool(d <= m) for d, m in zip(total - total[best], least, strict=True)]
     alike[best] = True
     clear = not all(alike)
     own_at = [

@@ -273,7 +273,7 @@ class NoiseScaleBatchSize(BatchSizeSchedule):
     >>> import streamfit as sf
     >>> following = sf.schedules.NoiseScaleBatchSize(2, 64, every=8)
     >>> model = sf.LinearRegression(batch_size=following)
-    >>> for i in range(400):  # labels that are mostly noise
+    >>> for i in range(5000):  # labels that are mostly noise
     ...     model.learn_one({"x": 1.0}, float(i * i % 7))
     >>> model.current_batch_size
     64

