@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from streamfit.bad_samples import BadSamples
 from streamfit.checkpoint import Checkpoint, check_same_model
+from streamfit.core.schedules import NoiseScaleBatchSize
 from streamfit.errors import (
     BadSampleError,
     CheckpointError,
@@ -30,6 +31,7 @@ from streamfit.signals import Stopped, StopRequest
 from streamfit.sources import IterableSource, partition_lag
 from streamfit.terminal import progress_bar
 from streamfit.types import (
+    Action,
     Block,
     CommitsOffsets,
     DescribesItself,
@@ -120,6 +122,7 @@ class Run:
             _log.info(event("started", position=self._position))
         else:
             self._resume(saved)
+        self._batch_size = self.model.current_batch_size
         self._n_samples_at_begin = self._n_samples
         self._position_at_begin = dict(self._position)
         self._stride = _STRIDE
@@ -253,6 +256,7 @@ class Run:
                     self._journal.learned(block, start, done)
             if done > start:
                 self._monitors.ask(self._n_samples, self._journal)
+                self._record_batch_size()
             if not had_pending or self.model.n_updates > n_updates:
                 self._pending_since = time.monotonic()
             if self.model.n_refused > n_refused:
@@ -266,6 +270,15 @@ class Run:
             return done
         self._refuse(block, done, error)
         return done + 1
+
+    def _record_batch_size(self) -> None:
+        """Write down what size a schedule that follows the data has arrived at."""
+        size = self.model.current_batch_size
+        if size != self._batch_size:
+            self._batch_size = size
+            if isinstance(getattr(self.model, "batch_size", None), NoiseScaleBatchSize):
+                parameters = {"size": size, "n_updates": self.model.n_updates}
+                self._journal.acted(Action("batch_size", parameters))
 
     def _refuse(self, block: Block, i: int, error: BadSampleError) -> None:
         """Deal with bad sample `i`, which the model has not seen."""

@@ -2,7 +2,8 @@
 
 An action calls the learner's method of that name, with the action's parameters as keyword
 arguments. It must be a function of model and parameters alone, for a replay does it again.
-`drift` does nothing: it says in the journal that and why something may follow.
+`drift` does nothing: it says in the journal that and why something may follow. So does
+`batch_size`: the size that a schedule had arrived at, which a replay arrives at by itself.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from streamfit.types import Action, Learner
 
 __all__ = ["ACTIONS", "apply", "check_able"]
 
-ACTIONS = ("drift", "reset_optimizer", "set_learning_rate_factor")
-"""The names; only append. All but `drift` are methods of a learner."""
+ACTIONS = ("drift", "reset_optimizer", "set_learning_rate_factor", "batch_size")
+"""The names; only append. All but `drift` and `batch_size` are methods of a learner."""
+_TOLD = ("drift", "batch_size")
 
 
 def apply(action: Action, model: Learner) -> None:
@@ -36,7 +38,7 @@ def apply(action: Action, model: Learner) -> None:
     >>> model.learning_rate_factor
     5.0
     """
-    method = None if action.name == "drift" else _method(action.name, model)
+    method = None if action.name in _TOLD else _method(action.name, model)
     if method is not None:
         try:
             method(**action.parameters)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 import io
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from streamfit import plot
 
 if TYPE_CHECKING:
     from streamfit.advice import Advice
+    from streamfit.curves import Curve
 
 __all__ = ["html"]
 
@@ -52,7 +53,7 @@ def html(advice: Advice) -> str:
     )
 
 
-def _few(advice: Advice) -> dict[str, plot.Curve]:
+def _few(advice: Advice) -> dict[str, Curve]:
     """Return the curves of six sizes at most, the recommended one among them."""
     n = len(advice.rungs)
     chosen = {round(k * (n - 1) / 4) for k in range(5)} if n > 6 else set(range(n))
@@ -60,7 +61,7 @@ def _few(advice: Advice) -> dict[str, plot.Curve]:
     return {f"batch size {advice.rungs[k].name}": advice.rungs[k].curve for k in sorted(chosen)}
 
 
-def _png(figure: plot.Figure) -> str:
+def _png(figure: Any) -> str:
     data = io.BytesIO()
     figure.savefig(data, format="png", dpi=100)
     return base64.b64encode(data.getvalue()).decode()

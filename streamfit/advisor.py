@@ -248,8 +248,8 @@ def _read(model: LinearLearner, source: Any, max_samples: int, until: float) -> 
         return Block(np.concatenate(tables), labels, w, features=names)
     rows: list[Any] = []
     for part in parts:
-        array = isinstance(part.x, np.ndarray)
-        rows += frames.rows_of(part.x, part.features) if array else part.x
+        x: Any = part.x
+        rows += frames.rows_of(x, part.features) if isinstance(x, np.ndarray) else x
     return Block(rows, y, w)
 
 

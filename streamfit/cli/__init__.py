@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from streamfit.cli import demo, inspect, predict, proof, serving, states, train
+from streamfit.cli import advise, demo, inspect, predict, proof, serving, states, train
 from streamfit.cli.app import app
 from streamfit.errors import StreamfitError
 
 __all__ = ["main"]
 
-COMMANDS = (train, predict, inspect, proof, states, serving, demo)
+COMMANDS = (train, advise, predict, inspect, proof, states, serving, demo)
 """The files of commands; being imported, they have added themselves to `app`."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -202,3 +203,20 @@ def test_moments_are_weighted_means(values: list[float], decay: float) -> None:
     assert moments.weight_2 == pytest.approx((weight**2).sum())
     assert moments.signal == pytest.approx((weight * values).sum(), abs=1e-12)
     assert moments.gradient_noise().noise == pytest.approx(2.0)
+
+
+def test_the_journal_tells_the_sizes_and_replays_to_the_same_bits(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(4000, 3))
+    samples = list(zip(X, X @ [1.0, -1.0, 0.5] + rng.normal(size=4000), strict=True))
+    following = sf.schedules.NoiseScaleBatchSize(2, 64, every=4)
+    model = sf.LinearRegression(sf.optim.SGD(0.05), batch_size=following)
+    for stop in (1500, 4000):  # resumed once
+        again = fresh(model)
+        checkpoint = sf.Checkpointer(tmp_path, every_updates=20)
+        sf.Trainer(again, samples, checkpoint=checkpoint, max_samples=stop).run()
+    told = [e for e in sf.journal.entries(tmp_path) if isinstance(e, sf.types.Action)]
+    assert [action.name for action in told] == ["batch_size"] * len(told)
+    assert told[-1].parameters["size"] == again.current_batch_size
+    assert len({action.parameters["size"] for action in told}) > 2
+    assert sf.journal.verify(tmp_path, samples).equal
