@@ -144,6 +144,7 @@ def test_defaults() -> None:
         "scaler": None,
         "dtype": "float64",
         "max_weight": None,
+        "noise_scale": None,
     }
     assert sf.LogisticRegression().loss == sf.losses.Log()
 
