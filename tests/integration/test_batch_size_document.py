@@ -32,7 +32,7 @@ def test_every_question_is_answered_by_a_command() -> None:
 def test_the_example_makes_its_figures(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     shown = set(re.findall(r"\(images/([\w-]+)\.png\)", DOCUMENT.read_text()))
-    assert {path.stem for path in (DOCUMENT.parent / "images").glob("*.png")} == shown
+    assert shown <= {path.stem for path in (DOCUMENT.parent / "images").glob("*.png")}
     quick = sorted(shown - {"memory"})  # which starts Keras
     done = subprocess.run(
         [
