@@ -39,7 +39,10 @@ class Descent:
         self.theta = np.zeros(shape)
         self.slots: formulas.Slots = (np.zeros(shape),) * n_slots
         self.l1_had, self.l1_total = np.zeros(shape)[..., 1:], 0.0
-        self.scaler = None if config.get("scaler") is None else formulas.Scaler(n_features)
+        scaler = config.get("scaler")
+        self.scaler = (
+            None if scaler is None else formulas.Scaler(n_features, scaler.get("bound"))
+        )
         self.n_updates = self.n_refused = 0
         self.noise = None
         if config.get("noise_scale") is not None:
@@ -68,15 +71,29 @@ class Descent:
             x = self.scaler.scale(x)
         return Arrival(np.append(1.0, x), y, s, len(self.theta) if self.softmax else 1)
 
-    def slopes(self, batch: Sequence[Arrival]) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """`s_i L'(p_i, y_i)` of each sample, a row of them a class; rows `x_i`, weights `s_i`."""
+    def _predicted(self, batch: Sequence[Arrival]) -> tuple[FloatArray, ...]:
+        """`x_i`, `p_i`, `y_i`, `s_i` and `L'(p_i, y_i)`."""
         X, y, s, n_classes = (np.array(column) for column in zip(*batch, strict=True))
         loss = dict(self.config["loss"])
         p = X @ self.theta.T
         if self.softmax:  # what a sample did not know of had no probability
             p = np.where(np.arange(len(self.theta)) < n_classes[:, None], p, -np.inf)
         slope = formulas.SLOPES[loss.pop("id")](p, y, **loss)
-        slope = np.where(s > 0, s * np.where(np.isnan(p), p, slope).T, 0.0)  # not 0 times infinity
+        return X, p, y, s, np.where(np.isnan(p), p, slope)
+
+    def curvature(self, batch: Sequence[Arrival]) -> FloatArray:
+        """`sum_{i in B} s_i L''(p_i, y_i) x_i^2`."""
+        X, p, y, s, slope = self._predicted(batch)
+        loss = dict(self.config["loss"])
+        formula = formulas.CURVATURES.get(loss.pop("id"))
+        h = slope**2 if formula is None else formula(p, y, **loss)
+        c: FloatArray = np.where(s > 0, s * h.T, 0.0) @ X**2
+        return c
+
+    def slopes(self, batch: Sequence[Arrival]) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """`s_i L'(p_i, y_i)` of each sample, a row of them a class; rows `x_i`, weights `s_i`."""
+        X, _, _, s, slope = self._predicted(batch)
+        slope = np.where(s > 0, s * slope.T, 0.0)  # not 0 times infinity
         if self.config["clip_gradient"] is not None:
             slope = np.clip(slope, -self.config["clip_gradient"], self.config["clip_gradient"])
         return slope, X, s
@@ -99,8 +116,19 @@ class Descent:
         optimized = config["fit_intercept"] and config["intercept_lr"] is None
         g_optimizer = g.copy()
         g_optimizer[..., 0] *= optimized
-        step = formulas.STEPS[config["optimizer"]["id"]]
-        theta, slots = step(self.theta, g_optimizer, self.slots, self.n_updates, lr, **optimizer)
+        if config["optimizer"]["id"] == "auto":
+            c = self.curvature(batch)
+            c[..., 0] *= optimized
+            total = sum(sample.s for sample in batch) if config["reduction"] == "mean" else 1.0
+            prior = formulas.prior(config["loss"]["id"])
+            theta, slots = formulas.auto(
+                self.theta, total * g_optimizer, self.slots, c, prior, share
+            )
+        else:
+            step = formulas.STEPS[config["optimizer"]["id"]]
+            theta, slots = step(
+                self.theta, g_optimizer, self.slots, self.n_updates, lr, **optimizer
+            )
         if not optimized:
             theta[..., 0] = self.theta[..., 0]
         if config["fit_intercept"] and config["intercept_lr"] is not None:

@@ -16,6 +16,7 @@ import numpy as np
 from streamfit.types import FloatArray
 
 __all__ = [
+    "CURVATURES",
     "N_SLOTS",
     "RATES",
     "SIZES",
@@ -23,7 +24,9 @@ __all__ = [
     "STEPS",
     "Scaler",
     "Slots",
+    "auto",
     "l1_penalty",
+    "prior",
     "rate",
     "size",
 ]
@@ -237,6 +240,35 @@ STEPS: dict[str, _Step] = {
     "amsgrad": _amsgrad,
     "ftrl_proximal": _ftrl_proximal,
 }
+CURVATURES: dict[str, Callable[..., FloatArray]] = {
+    "squared": lambda p, y: 2.0 + 0.0 * p,
+    "half_squared": lambda p, y: 1.0 + 0.0 * p,
+    "huber": lambda p, y, epsilon: epsilon / np.maximum(np.abs(p - y), epsilon),
+    "poisson": lambda p, y: np.exp(p),
+    "log": lambda p, y: _sigmoid(p) * _sigmoid(-p),
+    "squared_hinge": lambda p, y, threshold: 2.0 * (_sign(y) * p < threshold),
+    "modified_huber": lambda p, y: 2.0 * (_sign(y) * p < 1.0),
+    "cross_entropy": lambda p, y: _softmax(p) * (1.0 - _softmax(p)),
+}
+"""The second derivative of a loss by p, for `auto`; the squared slope where there is none here."""
+
+
+def prior(loss: str) -> float:
+    """Return the curvature that a weight of `auto` begins with."""
+    regressions = ("squared", "half_squared", "absolute", "huber", "epsilon_insensitive", "quantile")
+    return 1e-3 if loss in regressions else 2.0
+
+
+def auto(
+    theta: FloatArray, g: FloatArray, slots: Slots, c: FloatArray, prior: float, share: float
+) -> tuple[FloatArray, Slots]:
+    """Step of the diagonal Kalman filter; `c` is the curvature that belongs to the gradient `g`."""
+    (A,) = slots
+    P = np.maximum(1.0 / (prior + A), 0.25 / np.sqrt(prior + A))
+    damping = 1.0 + (P * c).sum(axis=-1, keepdims=True)
+    return theta - share * P * g / damping, (A + c / damping,)
+
+
 N_SLOTS = {"adadelta": 2, "adam": 2, "adamw": 2, "amsgrad": 3, "ftrl_proximal": 2}
 """How many arrays an optimizer remembers, where it is not one."""
 
@@ -274,7 +306,8 @@ def size(batch_size: int | dict[str, Any], t: int) -> int:
 class Scaler:
     """Mean and variance of each feature over the samples so far (Welford 1962)."""
 
-    def __init__(self, n_features: int) -> None:
+    def __init__(self, n_features: int, bound: float | None = None) -> None:
+        self.bound = np.inf if bound is None else bound
         self.n = 0
         self.mean, self.var = np.zeros(n_features), np.zeros(n_features)
 
@@ -286,6 +319,7 @@ class Scaler:
         self.var = self.var + (d * (x - self.mean) - self.var) / self.n
 
     def scale(self, x: FloatArray) -> FloatArray:
-        """`(x - mean) / sqrt(var)`, and 0 for a feature that has always been the same."""
+        """`(x - mean) / sqrt(var)`, and 0 for a feature that has always been the same; bounded."""
         moving = self.var != 0
-        return np.where(moving, (x - self.mean) / np.sqrt(np.where(moving, self.var, 1.0)), 0.0)
+        z = np.where(moving, (x - self.mean) / np.sqrt(np.where(moving, self.var, 1.0)), 0.0)
+        return z / np.sqrt(1.0 + (z / self.bound) ** 2)

@@ -104,4 +104,11 @@ SF_INLINE double sf_sigmoid(double z) {
     return (z >= 0 ? 1.0 : e) / (1.0 + e);
 }
 
+/* z, drawn smoothly into (-bound, bound); what is not finite stays so. */
+SF_INLINE double sf_squash(double z, double bound) {
+    if (!(fabs(z) < 1e150)) return sf_isfinite(z) ? (z > 0 ? bound : -bound) : z;
+    const double r = z / bound;
+    return z / sqrt(1.0 + r * r);
+}
+
 #endif

@@ -6,6 +6,7 @@ cdef extern from "model.h" nogil:
         SF_SQUARED, SF_HALF_SQUARED, SF_ABSOLUTE, SF_HUBER, SF_EPSILON_INSENSITIVE, SF_QUANTILE
         SF_POISSON, SF_LOG, SF_HINGE, SF_SQUARED_HINGE, SF_MODIFIED_HUBER, SF_CROSS_ENTROPY
     enum: SF_SGD, SF_ADAGRAD, SF_ADADELTA, SF_RMSPROP, SF_ADAM, SF_ADAMW, SF_AMSGRAD, SF_FTRL
+    enum: SF_AUTO
     enum:
         SF_CONSTANT, SF_INVERSE_SCALING, SF_OPTIMAL, SF_EXPONENTIAL, SF_STEP, SF_COSINE_WARMUP
     enum: SF_FIXED_BATCH, SF_GEOMETRIC_BATCH, SF_MILESTONE_BATCH, SF_NOISE_SCALE_BATCH
@@ -18,7 +19,7 @@ cdef extern from "model.h" nogil:
     ctypedef struct sf_linear:
         int loss, optimizer, mean, fit_intercept, plain_intercept, nesterov
         double loss_option, momentum, rho, beta_1, beta_2, eps, weight_decay
-        double ftrl_beta, ftrl_l1, ftrl_l2, l2, l1, clip, intercept_lr, max_weight
+        double ftrl_beta, ftrl_l1, ftrl_l2, prior, bound, l2, l1, clip, intercept_lr, max_weight
         int lazy_l2, lazy_step, schedule
         double lr
         double schedule_option[3]
@@ -34,6 +35,7 @@ cdef extern from "model.h" nogil:
         void* param
         void* next_param
         void* grad
+        void* curvature
         void* slot[4]
         void* next_slot[4]
         int sparse_pending
@@ -55,6 +57,7 @@ cdef extern from "model.h" nogil:
         sf_noise noise
     double sf_loss_value(int, double, double, double)
     double sf_loss_gradient(int, double, double, double)
+    double sf_loss_curvature(int, double, double, double)
     double sf_learning_rate(const sf_linear*)
     void sf_begin_measuring(sf_linear*)
     double sf_exp(double)

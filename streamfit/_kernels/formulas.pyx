@@ -27,6 +27,7 @@ OPTIMIZERS = {
     "adamw": (SF_ADAMW, 2),
     "amsgrad": (SF_AMSGRAD, 3),
     "ftrl_proximal": (SF_FTRL, 2),
+    "auto": (SF_AUTO, 1),
 }
 # ... and the options of a schedule beside `lr`, in the kernel's order
 SCHEDULES = {

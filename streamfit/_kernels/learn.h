@@ -113,6 +113,14 @@ SF_INLINE void F(update)(sf_linear *m, const F(row) *row, const double *slope, d
             for (int i = 0; i < n_slots; i++)
                 s.slot[i] = F(gather)(m->gathered[i], s.slot[i], column, n);
         }
+        if (!plain && m->optimizer == SF_AUTO) {
+            const REAL *c = (REAL *)m->curvature + at, *sum = (REAL *)m->slot[0] + at;
+            REAL most = F(auto_sum)(sum + SF_PAD, (REAL)m->prior, c + SF_PAD, next + SF_PAD, n);
+            if (m->fit_intercept && !m->plain_intercept)
+                most += c[0] * F(auto_gain)((REAL)m->prior + sum[0]);
+            s.curvature = c + SF_PAD, s.damping = 1 + most;
+            s.samples = m->mean ? (REAL)total : 1;
+        }
         flags |= plain ? F(step_sgd)(&s) : F(step_range)(m, &s);
         if (!plain && m->l1 > 0.0)
             flags |= F(penalize)((REAL)l1_total, (REAL *)m->slot[SF_L1] + at + SF_PAD,
@@ -123,6 +131,7 @@ SF_INLINE void F(update)(sf_linear *m, const F(row) *row, const double *slope, d
             F(step) b = s;
             b.n = 1, b.source = grad, b.factor = 1, b.w = param, b.next_w = next;
             b.l2 = 0, b.keep = 1, b.decay = 0;
+            b.curvature = (REAL *)m->curvature + at;
             b.lr = (REAL)(!plain && m->plain_intercept ? m->intercept_lr * share : lr);
             for (int i = 0; i < n_slots; i++) {
                 b.slot[i] = (REAL *)m->slot[i] + at;
@@ -284,7 +293,10 @@ SF_INLINE int64_t F(learn)(sf_linear *m, const REAL *value, const int32_t *colum
         const int first = m->n_pending == 0;
         /* a whole micro-batch of one row may go straight to the update */
         const int direct =
-            m->batch_size == 1 && (sparse ? m->lazy_step : x.n == m->n_features);
+            m->batch_size == 1 && (plain || m->optimizer != SF_AUTO) &&
+            (sparse ? m->lazy_step : x.n == m->n_features);
+        if (!plain && m->optimizer == SF_AUTO)
+            F(accumulate_curvature)(m, x, y, weight, predictor, slope, first);
         F(count)(m, weight, slope, n_outputs);
         if (m->noise.now && !direct) F(measure)(m, x, weight, slope, n_outputs);
         if (!direct) {

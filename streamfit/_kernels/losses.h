@@ -54,6 +54,28 @@ SF_INLINE double sf_loss_gradient(int loss, double option, double p, double y) {
     }
 }
 
+/* How much the slope changes with the predictor, for Auto: the second derivative, or what a
+ * parabola through the loss's minimum has (Huber's tails); where there is none, the squared slope. */
+SF_INLINE double sf_loss_curvature(int loss, double option, double p, double y) {
+    const double r = p - y, margin = (y > 0.5 ? p : -p);
+    switch (loss) {
+    case SF_SQUARED: return 2.0;
+    case SF_HALF_SQUARED: return 1.0;
+    case SF_HUBER: return fabs(r) > option ? option / fabs(r) : 1.0;
+    case SF_POISSON: return sf_exp(p);
+    case SF_LOG: {
+        const double e = sf_exp(-fabs(p));
+        return e / ((1.0 + e) * (1.0 + e));
+    }
+    case SF_SQUARED_HINGE: return margin < option ? 2.0 : 0.0;
+    case SF_MODIFIED_HUBER: return margin < 1.0 ? 2.0 : 0.0;
+    default: {
+        const double slope = sf_loss_gradient(loss, option, p, y);
+        return slope * slope;
+    }
+    }
+}
+
 SF_INLINE int sf_label_is_valid(int loss, double y) {
     if (loss >= SF_LOG) return y == 0.0 || y == 1.0;
     return sf_isfinite(y) && (loss != SF_POISSON || y >= 0.0);

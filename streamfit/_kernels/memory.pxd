@@ -6,7 +6,8 @@ from streamfit._kernels.formulas cimport sf_linear
 from streamfit._kernels.hashing cimport HashedFeatures
 
 cdef enum:
-    N_ARRAYS = 11  # parameters, next parameters, gradient, slots, next slots
+    FIRST_SLOT = 4  # after parameters, next parameters, gradient, curvature
+    N_ARRAYS = 12   # ... slots, next slots
 
 
 cdef class Pieces:

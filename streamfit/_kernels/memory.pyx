@@ -61,6 +61,7 @@ cdef class LinearMemory:
         clip_gradient,
         max_weight,
         bint standardize,
+        bound,
         bint single,
         dict noise_scale,
     ):
@@ -79,6 +80,10 @@ cdef class LinearMemory:
         m.fit_intercept = fit_intercept
         m.standardize = standardize
         self._set_options(optimizer, schedule, l2, intercept_lr, clip_gradient, max_weight)
+        m.bound = INFINITY if bound is None else bound
+        # weights of standardized features are of order 1 where the predictor is a log-odds or the
+        # logarithm of a rate; labels of a regression may be of any size
+        m.prior = 2.0 if m.loss >= SF_POISSON else 1e-3
         plain = m.optimizer == SF_SGD and m.momentum == 0.0
         self._set_batch_size(batch_size)
         if noise_scale is not None:
@@ -166,15 +171,18 @@ cdef class LinearMemory:
             free(<void*><size_t>pointer)
 
     cdef void** _array(self, int i) noexcept:
-        """Address of the i-th array: the parameters, the gradient, then the slots."""
+        """Address of the i-th array: the parameters, the gradient, its curvature, then the slots."""
         if i == 0: return &self.m.param
         if i == 1: return &self.m.next_param
         if i == 2: return &self.m.grad
-        if i < 3 + SF_SLOTS: return &self.m.slot[i - 3]
-        return &self.m.next_slot[i - 3 - SF_SLOTS]
+        if i == 3: return &self.m.curvature
+        if i < FIRST_SLOT + SF_SLOTS: return &self.m.slot[i - FIRST_SLOT]
+        return &self.m.next_slot[i - FIRST_SLOT - SF_SLOTS]
 
     cdef bint _in_use(self, int i) noexcept:
-        return i < 3 or self.m.uses_slot[(i - 3) % SF_SLOTS]
+        if i == 3:
+            return self.m.optimizer == SF_AUTO
+        return i < 3 or self.m.uses_slot[(i - FIRST_SLOT) % SF_SLOTS]
 
     cdef int _reserve(self, Py_ssize_t columns, Py_ssize_t outputs) except -1:
         """Make room for columns and outputs; what is there stays, what is new is zero."""
@@ -273,12 +281,16 @@ cdef class LinearMemory:
     cdef int _use_columns(self, Py_ssize_t columns) except -1:
         """Begin to use more columns; their numbers are all zero."""
         cdef Py_ssize_t old = self.m.n_features, k
+        cdef int i
         self._reserve(columns, 1)
         # the gradient array is never cleared, and the columns may have been used and taken
         # back; parameters and slots of unused columns are zero at all times
         for k in range(self.m.n_outputs):
-            memset(<char*>self.m.grad + (k * self.m.stride + SF_PAD + old) * self.itemsize, 0,
-                   (columns - old) * self.itemsize)
+            for i in range(2, FIRST_SLOT):
+                if self._in_use(i):
+                    memset(<char*>self._array(i)[0]
+                           + (k * self.m.stride + SF_PAD + old) * self.itemsize, 0,
+                           (columns - old) * self.itemsize)
         if self.m.standardize:  # a refused sample leaves statistics in the spare arrays
             memset(self.m.mean_of + SF_PAD + old, 0, (columns - old) * sizeof(double))
             memset(self.m.variance_of + SF_PAD + old, 0, (columns - old) * sizeof(double))
@@ -288,9 +300,12 @@ cdef class LinearMemory:
     cdef int _add_output(self, object name) except -1:
         """Begin to use one more output, for the class `name`."""
         cdef Py_ssize_t k = self.m.n_outputs
+        cdef int i
         self._reserve(1, k + 1)
-        memset(<char*>self.m.grad + k * self.m.stride * self.itemsize, 0,
-               self.m.stride * self.itemsize)
+        for i in range(2, FIRST_SLOT):
+            if self._in_use(i):
+                memset(<char*>self._array(i)[0] + k * self.m.stride * self.itemsize, 0,
+                       self.m.stride * self.itemsize)
         self._classes.append(name)
         self._class_numbers[name] = k
         self.m.n_outputs = k + 1

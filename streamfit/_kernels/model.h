@@ -6,7 +6,7 @@
 #include "losses.h"
 #include "noise.h"
 
-enum { SF_SGD, SF_ADAGRAD, SF_ADADELTA, SF_RMSPROP, SF_ADAM, SF_ADAMW, SF_AMSGRAD, SF_FTRL };
+enum { SF_SGD, SF_ADAGRAD, SF_ADADELTA, SF_RMSPROP, SF_ADAM, SF_ADAMW, SF_AMSGRAD, SF_FTRL, SF_AUTO };
 enum {
     SF_CONSTANT, SF_INVERSE_SCALING, SF_OPTIMAL, SF_EXPONENTIAL, SF_STEP, SF_COSINE_WARMUP
 };
@@ -27,6 +27,7 @@ typedef struct {
     double loss_option;
     double momentum, rho, beta_1, beta_2, eps, weight_decay;
     double ftrl_beta, ftrl_l1, ftrl_l2;
+    double prior; /* of Auto: the curvature that a weight begins with */
     double l2, l1, clip, intercept_lr, max_weight;
     int lazy_l2;   /* weights are weight_scale * param, so that L2 is one multiplication */
     int lazy_step; /* a step leaves weights alone whose gradient is 0 */
@@ -49,6 +50,7 @@ typedef struct {
     double l1_total;                   /* the L1 penalty that every weight could have had */
     double weight_scale;
     void *param, *next_param, *grad;
+    void *curvature; /* of the pending samples' losses, for Auto: as `grad` */
     void *slot[SF_SLOTS], *next_slot[SF_SLOTS];
     /* a gradient that is known at the touched columns only, and zero elsewhere */
     int sparse_pending;
@@ -57,6 +59,7 @@ typedef struct {
     uint8_t *mark;
     /* the running scaler: number 0 of each array is not used */
     int standardize;
+    double bound; /* scaled values stay within it */
     int64_t n_scaled;
     double *mean_of, *next_mean_of, *variance_of, *next_variance_of;
     /* scratch: predictors and slopes of one sample, a scaled row, a step's gathered numbers */

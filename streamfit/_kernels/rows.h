@@ -143,12 +143,37 @@ SF_INLINE void F(accumulate_sparse)(sf_linear *m, F(row) x, const double *slope,
     }
 }
 
+/* Add the curvature of one sample's loss by each weight, curvature * x^2, for Auto. `slope`: by
+ * each output, before it is weighted. */
+SF_INLINE void F(accumulate_curvature)(sf_linear *m, F(row) x, double y, double weight,
+                                       const double *predictor, const double *slope, int first) {
+    for (int64_t k = 0; k < m->n_outputs; k++) {
+        REAL *restrict sum = (REAL *)m->curvature + k * m->stride;
+        double h;
+        if (m->loss == SF_CROSS_ENTROPY) {
+            const double p = slope[k] + (k == (int64_t)y);
+            h = p * (1.0 - p);
+        } else {
+            h = sf_loss_curvature(m->loss, m->loss_option, predictor[0], y);
+        }
+        const REAL c = weight > 0.0 ? (REAL)(weight * h) : 0;
+        if (first) memset(sum, 0, (SF_PAD + m->n_features) * sizeof(REAL));
+        sum[0] += c;
+        sum += SF_PAD;
+        if (x.column)
+            for (int64_t i = 0; i < x.n; i++) sum[x.column[i]] += c * (x.value[i] * x.value[i]);
+        else
+            for (int64_t j = 0; j < x.n; j++) sum[j] += c * (x.value[j] * x.value[j]);
+    }
+}
+
 /* The running scaler (Welford 1962): statistics take in the row when `learn`, then the row is
  * scaled by them. Returns 0, with nothing changed, when a statistic overflows. */
 SF_INLINE int F(standardize)(sf_linear *m, F(row) *x, void *into, int learn) {
     const int64_t n = m->n_features, given = x->n < n ? x->n : n;
     const double *restrict mean = m->mean_of + SF_PAD, *restrict variance = m->variance_of + SF_PAD;
     REAL *restrict scaled = into;
+    const int bounded = m->bound < INFINITY;
     const REAL *restrict value = x->value;
     if (learn) {
         double *restrict next_mean = m->next_mean_of + SF_PAD;
@@ -160,7 +185,8 @@ SF_INLINE int F(standardize)(sf_linear *m, F(row) *x, void *into, int learn) {
             next_mean[j] = mean[j] + delta / count;
             const double rest = v - next_mean[j];
             next_variance[j] = variance[j] + (delta * rest - variance[j]) / count;
-            scaled[j] = next_variance[j] > 0.0 ? (REAL)(rest / sqrt(next_variance[j])) : 0;
+            const double z = next_variance[j] > 0.0 ? rest / sqrt(next_variance[j]) : 0.0;
+            scaled[j] = (REAL)(bounded ? sf_squash(z, m->bound) : z);
             flags |= sf_nonfinite(next_mean[j]) | sf_nonfinite(next_variance[j]);
         }
         if (flags >> 63) return 0;
@@ -173,7 +199,8 @@ SF_INLINE int F(standardize)(sf_linear *m, F(row) *x, void *into, int learn) {
         for (int64_t j = 0; j < n; j++) {
             const double v = j < given ? (double)value[j] : 0.0;
             /* v * 0, so that a NaN or infinity shows */
-            scaled[j] = (REAL)(variance[j] > 0.0 ? (v - mean[j]) / sqrt(variance[j]) : v * 0.0);
+            const double z = variance[j] > 0.0 ? (v - mean[j]) / sqrt(variance[j]) : v * 0.0;
+            scaled[j] = (REAL)(bounded ? sf_squash(z, m->bound) : z);
         }
     }
     x->value = scaled;

@@ -8,7 +8,7 @@ import numpy as np
 
 from streamfit._kernels.features cimport FeatureIndex
 from streamfit._kernels.formulas cimport *
-from streamfit._kernels.memory cimport N_ARRAYS, LinearMemory
+from streamfit._kernels.memory cimport FIRST_SLOT, N_ARRAYS, LinearMemory
 
 _SLOT_NAMES = ("slot_1", "slot_2", "slot_3", "slot_l1")
 
@@ -129,7 +129,7 @@ cdef class LinearState(LinearMemory):
         """Everything that future updates depend on: arrays and plain numbers.
 
         The arrays have shape (1 + n_features,), the intercept first, and in softmax regression
-        (n_classes, 1 + n_features). `gradient` is there only while samples are pending,
+        (n_classes, 1 + n_features). `gradient` (and `curvature`, for Auto) is there only while samples are pending,
         `lr_factor` and `schedule_start` only where they are not 1 and 0.
         """
         cdef int i
@@ -151,6 +151,8 @@ cdef class LinearState(LinearMemory):
                 state[name] = self._copy_out(<char*>self.m.slot[i])
         if self.m.n_pending:
             state["gradient"] = self._gradient()
+            if self._in_use(3):
+                state["curvature"] = self._copy_out(<char*>self.m.curvature)
         if self.m.lr_factor != 1.0:
             state["lr_factor"] = self.m.lr_factor
         if self.m.schedule_start:
@@ -191,6 +193,8 @@ cdef class LinearState(LinearMemory):
                 self._copy_in(<char*>self.m.slot[i], state[name])
         if state["n_pending"]:
             self._copy_in(<char*>self.m.grad, state["gradient"])
+            if self._in_use(3):
+                self._copy_in(<char*>self.m.curvature, state["curvature"])
         if self.m.standardize:
             mean, variance = state["scaler_mean"], state["scaler_var"]
             for statistics in (<size_t>self.m.mean_of, <size_t>self.m.next_mean_of,
@@ -237,10 +241,10 @@ cdef class LinearState(LinearMemory):
         saved.index = self.index  # whose place a loaded state's takes
         saved.classes, saved.class_numbers = self._classes, self._class_numbers
         saved.touched = [self.m.touched[i] for i in range(self.m.n_touched)]
-        saved.memory = to = <char*>malloc((3 + SF_SLOTS) * size + 2 * statistics + 1)
+        saved.memory = to = <char*>malloc((FIRST_SLOT + SF_SLOTS) * size + 2 * statistics + 1)
         if to == NULL:
             raise MemoryError("no memory for a copy of the model")
-        for i in range(3 + SF_SLOTS):
+        for i in range(FIRST_SLOT + SF_SLOTS):
             if i != 1 and self._in_use(i):
                 memcpy(to, self._array(i)[0], size)
                 to += size
@@ -264,7 +268,7 @@ cdef class LinearState(LinearMemory):
         for i in range(N_ARRAYS):
             if self._in_use(i):
                 memset(self._array(i)[0], 0, self.output_capacity * stride)
-        for i in range(3 + SF_SLOTS):
+        for i in range(FIRST_SLOT + SF_SLOTS):
             if i != 1 and self._in_use(i):
                 array = <char*>self._array(i)[0]
                 for k in range(old.n_outputs):

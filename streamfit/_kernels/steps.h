@@ -9,6 +9,8 @@ typedef struct {
     REAL scale;  /* 1/W for a mean */
     REAL l2, lr, keep, decay, unbias_1, unbias_2;
     double share; /* of a whole step, for FTRL */
+    const REAL *curvature; /* of the samples, for Auto */
+    REAL samples, damping;  /* their weight if `scale` divides by it, and 1 + the sum of P c */
 } F(step);
 
 /* The compiler is told with `restrict` that none of the arrays overlap. */
@@ -167,6 +169,35 @@ SF_INLINE BITS F(step_ftrl)(const sf_linear *m, const F(step) *s) {
     return flags;
 }
 
+/* Auto; slot 0 is the curvature so far. What a step may use of it is in the docstring of
+ * `sf.optim.Auto`. */
+#define SF_AUTO_RATE 0.25
+SF_INLINE REAL F(auto_gain)(REAL a) {
+    const REAL newton = 1 / a, rate = (REAL)SF_AUTO_RATE / F(root)(a);
+    return newton > rate ? newton : rate;
+}
+
+/* The sum of P c over one output: `next_p` receives the P of its `n` weights. */
+SF_INLINE REAL F(auto_sum)(const REAL *sum, REAL prior, const REAL *c, REAL *next_p, int64_t n) {
+    for (int64_t j = 0; j < n; j++) next_p[j] = F(auto_gain)(prior + sum[j]);
+    F(row) row = {c, NULL, n};
+    return F(dot)(row, next_p);
+}
+
+SF_INLINE BITS F(step_auto)(const sf_linear *m, const F(step) *s) {
+    STEP_ARRAYS;
+    STEP_SLOT(0, sum, next_sum);
+    const REAL *restrict c = s->curvature;
+    const REAL prior = (REAL)m->prior, samples = s->samples, damping = s->damping;
+    BITS flags = 0;
+    for (int64_t j = 0; j < s->n; j++) {
+        next_sum[j] = sum[j] + c[j] / damping;
+        next_w[j] = w[j] - lr * (F(auto_gain)(prior + sum[j]) * (samples * STEP_GRADIENT(j)) / damping);
+        flags |= F(nonfinite)(next_w[j]) | F(nonfinite)(next_sum[j]);
+    }
+    return flags;
+}
+
 SF_INLINE BITS F(step_range)(const sf_linear *m, const F(step) *s) {
     switch (m->optimizer) {
     case SF_ADAGRAD: return F(step_adagrad)(m, s);
@@ -176,6 +207,7 @@ SF_INLINE BITS F(step_range)(const sf_linear *m, const F(step) *s) {
     case SF_ADAMW: return F(step_adam)(m, s, s->decay);
     case SF_AMSGRAD: return F(step_amsgrad)(m, s);
     case SF_FTRL: return F(step_ftrl)(m, s);
+    case SF_AUTO: return F(step_auto)(m, s);
     default: return m->momentum == 0.0 ? F(step_sgd)(s) : F(step_momentum)(m, s);
     }
 }

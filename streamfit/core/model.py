@@ -119,6 +119,9 @@ class LinearModel(LinearKernel):
                 "scaler: subtracting the mean would make every hashed sample dense; scale the "
                 "values before they are hashed"
             )
+        if scaler is None and isinstance(self.optimizer, optim.Auto) and self.optimizer.scale:
+            hashed = isinstance(self.features, HashedFeatures)
+            scaler = None if hashed else StandardScaler(bound=1.5)
         self.scaler = scaler
         name = getattr(dtype, "__name__", dtype)  # np.float32 says the same as "float32"
         self.dtype = check_choice("dtype", name, ("float64", "float32"))
@@ -148,6 +151,7 @@ class LinearModel(LinearKernel):
             clip_gradient=self.clip_gradient,
             max_weight=self.max_weight,
             standardize=self.scaler is not None,
+            bound=None if self.scaler is None else self.scaler.bound,
             single=self.dtype == "float32",
             noise_scale=None
             if self.noise_scale is None

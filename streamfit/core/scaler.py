@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from streamfit.core.validation import check_real
 from streamfit.errors import ConfigurationError
 
 __all__ = ["StandardScaler", "scaler_from_config"]
@@ -24,6 +25,13 @@ class StandardScaler:
     Every sample costs all features (what is absent is scaled too), so it does not go with
     `HashedFeatures`.
 
+    Parameters
+    ----------
+    bound
+        Draws each scaled value `z` smoothly into (-bound, bound): `z / sqrt(1 + (z / bound)^2)`. So
+        an outlier, or a rare feature's first appearance, counts little more than a value that is
+        usual. None: no bound.
+
     Examples
     --------
     >>> import streamfit as sf
@@ -34,15 +42,23 @@ class StandardScaler:
     0.0707
     """
 
+    bound: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.bound is not None:
+            object.__setattr__(self, "bound", check_real("bound", self.bound, positive=True))
+
     def get_config(self) -> dict[str, Any]:
         """Return a JSON-safe description."""
-        return {"id": "standard_scaler"}
+        bound = {} if self.bound is None else {"bound": self.bound}
+        return {"id": "standard_scaler", **bound}
 
 
 def scaler_from_config(config: dict[str, Any] | None) -> StandardScaler | None:
     """Make the scaler that `get_config` described."""
     if config is None:
         return None
-    if config != {"id": "standard_scaler"}:
+    options = dict(config)
+    if options.pop("id", None) != "standard_scaler" or options.keys() - {"bound"}:
         raise ConfigurationError(f"unknown scaler {config!r:.80}")
-    return StandardScaler()
+    return StandardScaler(**options)

@@ -64,10 +64,12 @@ def check_state(learner: LinearModel, state: StateDict) -> list[Label]:
         The classes, none for a learner that has no classes.
     """
     expected = {**learner.state_dict()}
-    for name in ("gradient", *_SOMETIMES):
+    for name in ("gradient", "curvature", *_SOMETIMES):
         expected.pop(name, None)
     if state.get("n_pending"):
         expected["gradient"] = expected["parameters"]
+        if isinstance(learner.optimizer, optim.Auto):
+            expected["curvature"] = expected["parameters"]
     expected.update({name: usual for name, usual in _SOMETIMES.items() if name in state})
     if set(state) != set(expected):
         raise CheckpointMismatchError(
@@ -114,7 +116,7 @@ def _fits(name: str, value: object, known: object, shape: tuple[int, ...]) -> bo
             isinstance(value, np.ndarray)
             and value.dtype == known.dtype
             and value.shape == shape
-            and (name == "gradient" or bool(np.isfinite(value).all()))
+            and (name in ("gradient", "curvature") or bool(np.isfinite(value).all()))
         )
     if isinstance(known, int):
         return type(value) is int and 0 <= value < (2**63 if name == "batch_size" else 2**62)

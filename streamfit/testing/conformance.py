@@ -284,6 +284,8 @@ class LearnerConformance:
         config = model.get_config()
         if "scaler" in config:
             changes["scaler"] = None
+            if isinstance(model.optimizer, optim.Auto):
+                changes["optimizer"] = sf.optim.Auto(scale=False).get_config()
         if "classes" in config:
             changes["classes"] = list(dict.fromkeys(data.y.tolist()))
         once, again = self.fresh(model, **changes), self.fresh(model, **changes)

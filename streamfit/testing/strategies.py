@@ -155,6 +155,7 @@ OPTIMIZERS: dict[str, Callable[[_Rates], st.SearchStrategy[optim.Optimizer]]] = 
         st.sampled_from([0.0, 0.0123457]),
         st.sampled_from([0.0, 1.0]),
     ),
+    "auto": lambda lr: st.builds(optim.Auto, st.booleans()),
 }
 """Each optimizer by name: how it is drawn, given how learning rates are."""
 
@@ -229,7 +230,7 @@ def learners(
         intercept_lr=draw(st.sampled_from([None, None, 0.0, 0.0271829])),
         clip_gradient=draw(st.sampled_from([None, None, 0.1, 1e12])),
         features=FeatureIndex(features) if features else None,
-        scaler=None if huge or draw(st.integers(0, 3)) else StandardScaler(),
+        scaler=None if huge or draw(st.integers(0, 3)) else StandardScaler(draw(st.sampled_from([None, None, 1.5]))),
         dtype="float64" if huge else draw(dtypes(chosen)),
         max_weight=draw(st.sampled_from([None, None, None, 0.0771239])),
         noise_scale=draw(st.sampled_from([None, None, None]) | noise_scales()) or False,

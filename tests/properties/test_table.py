@@ -53,6 +53,7 @@ OPTIMIZERS = {
     "AMSGrad": sf.optim.AMSGrad,
     "AdaDelta": lambda lr: sf.optim.AdaDelta(),  # has no learning rate to schedule
     "FTRLProximal": lambda lr: sf.optim.FTRLProximal(0.3, l1=0.01),  # nor has this
+    "Auto": lambda lr: sf.optim.Auto(scale=False),  # nor this
 }
 SCHEDULES = [
     LR,
@@ -90,7 +91,7 @@ def cells() -> Iterator[Cell]:
     """Every loss, optimizer, schedule and dtype; sizes and the scaler go round among them."""
     sizes, scalers = itertools.cycle(BATCH_SIZES), itertools.cycle(SCALERS)
     for (kind, loss), optimizer in itertools.product(LOSSES, OPTIMIZERS):
-        scheduled = optimizer not in ("AdaDelta", "FTRLProximal")
+        scheduled = optimizer not in ("AdaDelta", "FTRLProximal", "Auto")
         for schedule, dtype in itertools.product(SCHEDULES if scheduled else [LR], DTYPES):
             scaler = next(scalers)
             if isinstance(loss, sf.losses.Poisson):
@@ -160,7 +161,7 @@ def test_the_table_has_every_loss_optimizer_and_schedule() -> None:
     found |= {optimizer.schedule.id for _, optimizer in models}
     found |= {size.id for size in BATCH_SIZES if hasattr(size, "id")}
     assert found == everything
-    assert len(CELLS) * len(FORMS) == 12 * (8 * 7 + 2) * 2 * 18
+    assert len(CELLS) * len(FORMS) == 12 * (8 * 7 + 3) * 2 * 18
 
 
 @pytest.mark.parametrize("other", ["kind", "loss", "optimizer", "schedule", "dtype", "scaler"])
