@@ -40,9 +40,7 @@ class Descent:
         self.slots: formulas.Slots = (np.zeros(shape),) * n_slots
         self.l1_had, self.l1_total = np.zeros(shape)[..., 1:], 0.0
         scaler = config.get("scaler")
-        self.scaler = (
-            None if scaler is None else formulas.Scaler(n_features, scaler.get("bound"))
-        )
+        self.scaler = None if scaler is None else formulas.Scaler(n_features, scaler.get("bound"))
         self.n_updates = self.n_refused = 0
         self.noise = None
         if config.get("noise_scale") is not None:

@@ -255,8 +255,9 @@ CURVATURES: dict[str, Callable[..., FloatArray]] = {
 
 def prior(loss: str) -> float:
     """Return the curvature that a weight of `auto` begins with."""
-    regressions = ("squared", "half_squared", "absolute", "huber", "epsilon_insensitive", "quantile")
-    return 1e-3 if loss in regressions else 2.0
+    logarithmic = ("poisson", "log", "cross_entropy")
+    margins = ("hinge", "squared_hinge", "modified_huber")
+    return 2.0 if loss in logarithmic + margins else 1e-3
 
 
 def auto(

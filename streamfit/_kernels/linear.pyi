@@ -40,6 +40,7 @@ class LinearKernel:
         clip_gradient: float | None,
         max_weight: float | None,
         standardize: bool,
+        bound: float | None,
         single: bool,
         noise_scale: dict[str, Any] | None,
     ) -> None: ...

@@ -289,7 +289,8 @@ class Auto(Optimizer):
     regression should be of order 1. Huber's tails give `epsilon / abs(p - y)`.
 
     The sum is taken whatever the `reduction`; that decides only what `l2` is compared with. L2
-    goes into `g`, not into `c`. Every update costs all features. `last_batch="scale"` scales the step.
+    goes into `g`, not into `c`. Every update costs all features. `last_batch="scale"` scales the
+    step.
 
     Parameters
     ----------

@@ -131,6 +131,7 @@ def learning_rates(max_lr: float = 0.05) -> st.SearchStrategy[float | schedules.
 
 _Rates: TypeAlias = st.SearchStrategy[float | schedules.Schedule]
 _MOMENTUM = st.sampled_from([0.3, 0.9])
+_SCALERS = (StandardScaler(), StandardScaler(), StandardScaler(1.5))
 _EPS = st.sampled_from([1e-8, 1e-3])
 # With Adam's own eps of 1e-8 a gradient that is nothing but rounding, 1e-17, would move a weight
 # by the 1e-9 that two programs are allowed to differ by.
@@ -218,6 +219,8 @@ def learners(
     """
     kind = draw(st.sampled_from(list(kinds)))
     chosen = draw(optimizers() if optimizer is None else optimizer)
+    if huge and isinstance(chosen, optim.Auto):
+        chosen = optim.Auto(scale=False)
     penalties = [0.0] if isinstance(chosen, optim.FTRLProximal) else [0.0, 0.0, 0.0123457]
     return kind(
         chosen,
@@ -230,7 +233,7 @@ def learners(
         intercept_lr=draw(st.sampled_from([None, None, 0.0, 0.0271829])),
         clip_gradient=draw(st.sampled_from([None, None, 0.1, 1e12])),
         features=FeatureIndex(features) if features else None,
-        scaler=None if huge or draw(st.integers(0, 3)) else StandardScaler(draw(st.sampled_from([None, None, 1.5]))),
+        scaler=None if huge or draw(st.integers(0, 3)) else draw(st.sampled_from(_SCALERS)),
         dtype="float64" if huge else draw(dtypes(chosen)),
         max_weight=draw(st.sampled_from([None, None, None, 0.0771239])),
         noise_scale=draw(st.sampled_from([None, None, None]) | noise_scales()) or False,

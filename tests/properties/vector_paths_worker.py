@@ -26,7 +26,7 @@ OPTIMIZERS = (
     sf.optim.SGD(sf.schedules.InverseScaling(0.05, power=0.3)),
     sf.optim.SGD(0.05, momentum=0.9, nesterov=True),
     *(sf.optim.AdaGrad(0.05), sf.optim.AdaDelta(), sf.optim.RMSProp(0.01), sf.optim.Adam(0.01)),
-    *(sf.optim.AdamW(0.01), sf.optim.AMSGrad(0.01), sf.optim.FTRLProximal()),
+    *(sf.optim.AdamW(0.01), sf.optim.AMSGrad(0.01), sf.optim.FTRLProximal(), sf.optim.Auto()),
 )
 REGRESSION = (
     *(sf.losses.Squared(), sf.losses.HalfSquared(), sf.losses.Absolute(), sf.losses.Huber()),

@@ -248,6 +248,7 @@ OPTIMIZERS = {
     "adam": sf.optim.Adam(sf.schedules.Exponential(0.1, 0.99)),
     "adamw": sf.optim.AdamW(0.05),
     "amsgrad": sf.optim.AMSGrad(0.05),
+    "auto": sf.optim.Auto(scale=False),  # new statistics of a scaler would be another model
 }
 
 

@@ -77,6 +77,7 @@ def test_optimizers() -> None:
         "AdaGrad",
         "Adam",
         "AdamW",
+        "Auto",
         "FTRLProximal",
         "Optimizer",
         "RMSProp",
