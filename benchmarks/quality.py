@@ -239,11 +239,11 @@ def _page(results: dict[str, dict[str, list[float] | str]], chosen: list[Problem
     yield f"""\
 # How well it predicts without tuning
 
-Written by `python -m benchmarks.quality`. Each sample is predicted, then learned; one pass. Log loss
-and accuracy, for TrumpApproval the mean absolute error. "scaled": behind River's `StandardScaler`.
-VW's several classes are `--oaa 7 --probabilities`. The flights are the first {FLIGHTS:,} of
-`examples/flights.py`, whose numbers are scaled by hand already. `Auto` was chosen, and its three
-constants set, on these data sets: new data are the better test.
+Written by `python -m benchmarks.quality`. Each sample is predicted, then learned; one pass.
+Log loss and accuracy, for TrumpApproval the mean absolute error. "scaled": behind River's
+`StandardScaler`. VW's several classes are `--oaa 7 --probabilities`. The flights are the first
+{FLIGHTS:,} of `examples/flights.py`, whose numbers are scaled by hand already. `Auto` was chosen,
+and its three constants set, on these data sets: new data are the better test.
 """
     yield f"| | {' | '.join(problem.name for problem in chosen)} |"
     yield "|---" * (1 + len(chosen)) + "|"
