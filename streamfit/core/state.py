@@ -84,12 +84,7 @@ def check_state(learner: LinearModel, state: StateDict) -> list[Label]:
             raise CheckpointMismatchError(f"the state's {name} does not fit: {state[name]!r:.80}")
     if state.get("schedule_start", 0) > state["n_updates"] or state.get("lr_factor", 1.0) == 0.0:
         raise CheckpointMismatchError("the state's learning rate does not fit")
-    if (
-        "noise" in state
-        and not (
-            (state["noise"][:2] > 0.0) & (state["noise"][:2] <= 1.0) == bool(state["n_measured"])
-        ).all()
-    ):
+    if not _noise_fits(state):
         raise CheckpointMismatchError("the state's gradient noise does not fit")
     if state["weight_scale"] == 0.0:
         raise CheckpointMismatchError("the state's weight_scale is 0")
@@ -107,6 +102,14 @@ def check_state(learner: LinearModel, state: StateDict) -> list[Label]:
             f"{state['n_pending']} pending samples in micro-batches of {size}"
         )
     return classes or []
+
+
+def _noise_fits(state: StateDict) -> bool:
+    """Say whether what is left of the averages' weights is between 0 and 1, and 0 at first."""
+    if "noise" not in state:
+        return True
+    left = state["noise"][:2]
+    return bool(((left > 0.0) & (left <= 1.0) == bool(state["n_measured"])).all())
 
 
 def _fits(name: str, value: object, known: object, shape: tuple[int, ...]) -> bool:
