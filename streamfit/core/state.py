@@ -63,14 +63,7 @@ def check_state(learner: LinearModel, state: StateDict) -> list[Label]:
     list
         The classes, none for a learner that has no classes.
     """
-    expected = {**learner.state_dict()}
-    for name in ("gradient", "curvature", *_SOMETIMES):
-        expected.pop(name, None)
-    if state.get("n_pending"):
-        expected["gradient"] = expected["parameters"]
-        if isinstance(learner.optimizer, optim.Auto):
-            expected["curvature"] = expected["parameters"]
-    expected.update({name: usual for name, usual in _SOMETIMES.items() if name in state})
+    expected = _expected(learner, state)
     if set(state) != set(expected):
         raise CheckpointMismatchError(
             f"the state has {sorted(state)}, this model needs {sorted(expected)}"
@@ -102,6 +95,19 @@ def check_state(learner: LinearModel, state: StateDict) -> list[Label]:
             f"{state['n_pending']} pending samples in micro-batches of {size}"
         )
     return classes or []
+
+
+def _expected(learner: LinearModel, state: StateDict) -> StateDict:
+    """Return what such a state must hold, with values of the right kinds."""
+    expected = {**learner.state_dict()}
+    for name in ("gradient", "curvature", *_SOMETIMES):
+        expected.pop(name, None)
+    if state.get("n_pending"):
+        expected["gradient"] = expected["parameters"]
+        if isinstance(learner.optimizer, optim.Auto):
+            expected["curvature"] = expected["parameters"]
+    expected.update({name: usual for name, usual in _SOMETIMES.items() if name in state})
+    return expected
 
 
 def _noise_fits(state: StateDict) -> bool:
