@@ -84,6 +84,12 @@ class Run:
             if self._web is not None:
                 stack.enter_context(self._web)
             self._begin()
+            try:
+                with self._stop.waiting():  # for the first connection, which may take long
+                    self._take_position()
+            except Stopped:
+                _log.info(event("stopped", signal=self._stop.signal_name, samples=0))
+                return self._report()  # nothing was learned, so there is nothing to save
             if self._web is not None:
                 self._web.begin(self.model, self._progress)
             show = stack.enter_context(progress_bar(total)) if self._trainer.progress else None
@@ -106,7 +112,7 @@ class Run:
             return report
 
     def _begin(self) -> None:
-        """Take the start of the source, or what the latest checkpoint says."""
+        """Count from nothing."""
         self._began = time.monotonic()
         self._evaluation.begin()
         self._epoch = 0  # the pass that is under way; the last one is never left
@@ -114,6 +120,13 @@ class Run:
         self._resumed_at: int | None = None
         self._before = (self.model.n_samples, self.model.n_updates, self.model.n_refused)
         self._pending_since = self._began
+        self._position: dict[str, int] = {}
+        self._position_at_begin: dict[str, int] = {}
+        self._n_samples_at_begin = 0
+        self._saved: object = None
+
+    def _take_position(self) -> None:
+        """Take the start of the source, or what the latest checkpoint says."""
         saved = None if self.checkpoint is None else self.checkpoint.latest()
         if saved is None:
             self._start = dict(self.source.position())
@@ -131,7 +144,6 @@ class Run:
             self._stride = min(_STRIDE, per_save)
         if self.checkpoint is not None:
             self.checkpoint.due(self.model.n_updates)  # the count of updates starts here
-        self._saved: object = None
         if saved is None and getattr(self.source, "starts_at_end", False):
             self._save()  # where the end was must outlive a crash before the first sample
 

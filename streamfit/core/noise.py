@@ -48,8 +48,8 @@ class NoiseScale:
         Of the running means, for each measurement, in (0, 1). They look back on about
         `1 / (1 - decay)` measured micro-batches.
     every
-        Measure one micro-batch in `every`. A measured one costs more; None: 8, which keeps
-        training less than 10% slower.
+        Measure one micro-batch in `every`. A measured one costs more; None: 8, where that hardly
+        shows (docs/batch-size.md says how much).
 
     Examples
     --------

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -247,3 +249,32 @@ def test_slow_update(
     assert len(slept) == 3
     assert report.n_samples == 12_000
     check(kafka, topic, tmp_path, names(12_000))
+
+
+CONNECTING = """
+import sys
+import streamfit as sf
+from connectors import JSONDecoder, KafkaSource
+servers, client, state = sys.argv[1:]
+decoder = JSONDecoder("y")
+source = KafkaSource("t", bootstrap_servers=servers, decoder=decoder, client=client)
+trainer = sf.Trainer(sf.LinearRegression(), source, checkpoint=sf.Checkpointer(state))
+print("connecting", flush=True)
+with sf.exit_codes():
+    print(trainer.run().stopped_by, flush=True)
+"""
+
+
+def test_sigterm_while_it_first_connects(client: str, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, says nothing
+        server = f"127.0.0.1:{silent.getsockname()[1]}"
+        command = [sys.executable, "-c", CONNECTING, server, client, str(tmp_path)]
+        worker = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == "connecting\n"
+        time.sleep(1)
+        began = time.monotonic()
+        worker.send_signal(signal.SIGTERM)
+        assert worker.stdout.read() == "SIGTERM\n"
+        assert worker.wait(30) == 0
+        assert time.monotonic() - began < 10
