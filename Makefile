@@ -1,5 +1,5 @@
 # make demo    train from Kafka, kill -9, resume, compare with offline (KAFKA=no: no broker)
-# make test    ruff, mypy, pytest on WORKERS=2 processes; what .ci/run calls
+# make test    ruff, mypy, pytest on WORKERS=3 processes; what .ci/run calls
 # make soak    kill workers and the broker at random for MINUTES=10, and look what holds then
 # make lint    ruff and mypy alone
 # make mutants  break the kernels, see that the tests find each mutant (ONLY="rows.h": some)
@@ -16,7 +16,7 @@ READY := $(VENV)/.ready
 KERNELS := $(wildcard streamfit/_kernels/*.pyx streamfit/_kernels/*.pxd streamfit/_kernels/*.h)
 BUILT = streamfit/_kernels/*.so streamfit/_kernels/*.c build *.egg-info
 IS_NEW = -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
-WORKERS ?= 2
+WORKERS ?= 3
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p $(IS_NEW) && echo $$p && break; done)
 

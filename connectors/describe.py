@@ -65,7 +65,10 @@ def source_from_url(url: Any, **options: Any) -> Source:
     elif not fields.get("labelled", True):
         fields.setdefault("target", None)
     if kind == "kafka":
-        parts = urlsplit(address)
+        try:
+            parts = urlsplit(address)
+        except ValueError as error:
+            raise ConfigurationError(f"{address!r} is no address: {error}") from None
         config = {
             "id": "KafkaSource",
             "topic": unquote(parts.path.strip("/")),

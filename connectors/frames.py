@@ -69,6 +69,13 @@ class FrameSource:
             raise ConfigurationError(f"the frame is refused: {error}") from None
         self.target, self.weight = target, weight
         names = list(self._frame.columns)
+        if odd := [name for name in names if not isinstance(name, str)]:
+            raise ConfigurationError(
+                f"the names of the columns must be texts, not {odd[0]!r}: with pandas, "
+                "frame.rename(columns=str)"
+            )
+        if isinstance(features, str):
+            raise ConfigurationError(f"features must be a list of names, not {features!r}")
         self.features = (
             [name for name in names if name not in (target, weight)]
             if features is None
@@ -121,9 +128,9 @@ class FrameSource:
         return row
 
     def _block(self, rows: Any, start: int) -> Block:
-        labels = rows[self.target]
+        labels = rows.get_column(self.target)
         missing = np.flatnonzero(labels.is_null().to_numpy()).tolist()
-        y: Any = _numbers(labels, 0) if self._numeric[self.target] else labels.to_list()
+        y: Any = _labels(labels) if self._numeric[self.target] else labels.to_list()
         names: list[Any] | None = self.features
         x: Any
         if all(self._numeric[name] for name in self.features):
@@ -157,6 +164,14 @@ class FrameSource:
 
 def _is_numeric(dtype: Any) -> bool:
     return bool(dtype.is_integer() or dtype.is_float() or dtype == nw.Boolean)
+
+
+def _labels(column: Any) -> npt.NDArray[Any]:
+    """Return labels as numbers; integers stay what they are, for they may name classes."""
+    if not column.dtype.is_integer():
+        return _numbers(column, 0)
+    kind = np.int64 if column.dtype.is_signed_integer() else np.uint64
+    return np.asarray((column.fill_null(0) if column.null_count() else column).to_numpy(), kind)
 
 
 def _numbers(column: Any, null: int) -> npt.NDArray[np.float64]:

@@ -91,7 +91,7 @@ class Run:
                 _log.info(event("stopped", signal=self._stop.signal_name, samples=0))
                 return self._report()  # nothing was learned, so there is nothing to save
             if self._web is not None:
-                self._web.begin(self.model, self._progress)
+                self._web.begin(self.model, self._progress, self.source)
             show = stack.enter_context(progress_bar(total)) if self._trainer.progress else None
             callbacks = [one for one in self._trainer.callbacks if callable(one)]
             self._listeners = [*callbacks, *([show] if show else [])]
@@ -102,7 +102,7 @@ class Run:
             except Exception:
                 self._save_after_failure()
                 raise
-            self._save()
+            self._save_what_is_new()
             if self._web is not None:
                 self._web.end("stopped" if self._stop.signal_name else "finished")
             report = self._report()
@@ -171,6 +171,7 @@ class Run:
         self._monitors.load_state_dict(run.get("monitors", []))
         self._position = dict(saved.position)
         self._resumed_at = self._n_samples
+        self._saved = self._moment()
         _log.info(
             event(
                 "resumed",
@@ -372,7 +373,8 @@ class Run:
 
     def _moment(self) -> object:
         """Return what changes whenever there is something new to save."""
-        return dict(self._position), self.model.n_updates, self.model.n_pending, self._epoch
+        model = self.model
+        return dict(self._position), model.n_updates, model.n_pending, self._epoch, self._n_epochs
 
     def _save_after_failure(self) -> None:
         """Keep what was learned before the failure, whose own error must reach the user."""

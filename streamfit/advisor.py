@@ -161,7 +161,7 @@ class _Run:
             self.memory = max(self.memory, _bytes(self.model))
             if k in looks:
                 self._look()
-        self.progressive_loss = self.model.loss_sum / self.model.loss_weight
+        self.progressive_loss = self.model.loss_sum / max(self.model.loss_weight, 1e-300)
         self.rate = self.train / max(self.seconds, 1e-9)
         self.updates = self.model.n_updates
         self.loss_equal_samples = self.points[-1][3]

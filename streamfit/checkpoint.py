@@ -31,12 +31,22 @@ from streamfit.errors import (
 )
 from streamfit.events import event
 
-__all__ = ["Checkpoint", "Checkpointer", "check_same_model", "read"]
+__all__ = ["Checkpoint", "Checkpointer", "check_same_model", "read", "transformer_of"]
 
 _log = logging.getLogger(__name__)
 _NAME = re.compile(r"checkpoint-([0-9]{8,})\.safetensors")
 _TEMPORARY = ".checkpoint-*.tmp"
 _PRUNED_RETRIES = 20  # a name that is still there but leads nowhere (a link) ends them
+
+
+def transformer_of(checkpoint: Checkpoint) -> str | None:
+    """Return what prepared the samples before the model saw them (`Transformed`), if anything."""
+    state = checkpoint.trainer.get("source_state")
+    while isinstance(state, dict):
+        if isinstance(found := state.get("transformer"), str):
+            return found
+        state = state.get("source")
+    return None
 
 
 class Checkpointer:

@@ -82,10 +82,12 @@ def at_rest(model: LinearLearner, block: Block) -> AtRest:
     (5.0, [-4.0, -7.0])
     """
     ours = {k: v for k, v in model.state_dict().items() if "noise" not in k}
-    state = {k: v for k, v in ours.items() if k not in ("gradient", "n_measured")}
+    state = {k: v for k, v in ours.items() if k not in ("gradient", "curvature", "n_measured")}
     once = NoiseScale(every=1).get_config()
     changes = {"batch_size": None, "scaler": None, "clip_gradient": None, "noise_scale": once}
     config = {**model.get_config(), **changes}
+    if config["optimizer"]["id"] == "auto":  # or it brings a scaler
+        config["optimizer"] = {**config["optimizer"], "scale": False}
     if model.scaler is not None:  # a copy with a scaler would go on learning of it
         mean, var = (state.pop(f"scaler_{name}")[1:] for name in ("mean", "var"))
         del state["n_scaled"]

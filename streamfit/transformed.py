@@ -222,7 +222,9 @@ class Transformed:
         """Return the transformer as it was before the last block, with some of its samples."""
         transformer = deepcopy(partition.before)
         for i in samples:
-            transformer.learn_one(_as_mapping(partition.block, i))
+            x = _as_mapping(partition.block, i)
+            transformer.learn_one(x)
+            transformer.transform_one(x)  # which may draw random numbers
         return transformer
 
     # ---- what is held, for the checkpoint

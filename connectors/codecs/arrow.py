@@ -93,7 +93,14 @@ class ArrowDecoder:
             raise DecodeError(f"oversize: {len(value)} bytes, at most {self.max_bytes} are read")
         try:
             return self.fields.split(self._row(value))
-        except (pa.ArrowException, OSError, struct.error, ValueError, MemoryError) as error:
+        except (
+            pa.ArrowException,
+            OSError,
+            struct.error,
+            ValueError,
+            OverflowError,
+            MemoryError,
+        ) as error:
             if isinstance(error, DecodeError):
                 raise
             raise DecodeError(f"not an Arrow stream: {error!s:.200}") from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from streamfit.checkpoint import Checkpoint, Checkpointer, read
+from streamfit.checkpoint import Checkpoint, Checkpointer, read, transformer_of
 from streamfit.core.learner import LinearLearner
 from streamfit.errors import CheckpointError, CheckpointMismatchError
 from streamfit.verification import fresh_model
@@ -51,6 +51,11 @@ def model_of(saved: Checkpoint) -> LinearLearner:
             f"the model is a {saved.config.get('id')}: a checkpoint alone makes only streamfit's "
             "own linear models again. In Python, make the same learner and load it: "
             "learner.load_state_dict(sf.Checkpointer(path).latest().model)"
+        )
+    if (transformer := transformer_of(saved)) is not None:
+        raise CheckpointMismatchError(
+            f"the model learned what {transformer:.100} made of the samples, and a checkpoint does "
+            "not make that again: predict from Python, with the same transformer before the model"
         )
     model.load_state_dict(saved.model)
     return model

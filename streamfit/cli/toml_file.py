@@ -31,7 +31,7 @@ def read(path: Path) -> Pipeline:
     text = _text(path)
     try:
         content = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # of which a TOMLDecodeError is one
         raise ConfigurationError(f"{path} is not TOML: {error}") from None
     known: dict[str, set[str]] = {section.name: set() for section in fields(Pipeline)}
     for section, item, _ in pipeline.options():

@@ -7,7 +7,7 @@ A flag is text and is read by `of_text`; a TOML value has a type already. Both t
 from __future__ import annotations
 
 import difflib
-import math
+import sys
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -134,7 +134,7 @@ class NumberKind:
         if (
             isinstance(value, bool)
             or not isinstance(value, int | float)
-            or not math.isfinite(value)
+            or not -sys.float_info.max <= value <= sys.float_info.max
         ):
             raise ConfigurationError(f"expected a number, not {shown(value)}")
         return float(value)
@@ -270,7 +270,7 @@ def _literal(text: str) -> Any:
     """Read text as TOML reads a value; what is no TOML value is text."""
     try:
         parsed = tomllib.loads(f"value = {text}\n")
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # of which a TOMLDecodeError is one
         return text
     return parsed["value"] if set(parsed) == {"value"} else text
 

@@ -213,7 +213,8 @@ class _Pages:
         body = await self._in_time(408, "the body did not arrive in time", self._body(request))
         model = self._board.model
         if model is None:
-            raise HTTPException(503, f"there is no model to predict with: {self._board.no_model}")
+            code = 503 if self._board.snapshot.status == "starting" else 501
+            raise HTTPException(code, f"there is no model to predict with: {self._board.no_model}")
 
         def work() -> Response:
             samples, many = read_samples(body)

@@ -10,11 +10,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from streamfit.checkpoint import Checkpoint, Checkpointer
-from streamfit.errors import CheckpointError, StreamfitError
+from streamfit.checkpoint import Checkpoint, Checkpointer, transformer_of
+from streamfit.errors import CheckpointError, StreamfitError, UnsupportedError
 from streamfit.events import Repeated
 from streamfit.serving.board import Board, SavedCheckpoint, Snapshot
-from streamfit.serving.frozen import FrozenModel
+from streamfit.serving.frozen import NO_RAW_SAMPLES, FrozenModel
 from streamfit.serving.history import History, Point
 from streamfit.serving.server import Server
 from streamfit.verification import fresh_model
@@ -132,6 +132,8 @@ class StateServer:
     def _put_up(self, saved: Checkpoint, files: list[Path]) -> None:
         board, run = self.board, saved.trainer
         try:
+            if (transformer := transformer_of(saved)) is not None:
+                raise UnsupportedError(NO_RAW_SAMPLES.format(transformer))
             model: Any = fresh_model(saved.config)
             model.load_state_dict(saved.model)
             board.model = FrozenModel(model)

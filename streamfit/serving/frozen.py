@@ -15,7 +15,11 @@ from streamfit.core.learner import LinearLearner
 from streamfit.errors import BadSampleError, UnsupportedError
 from streamfit.types import Label, Learner, StateDict
 
-__all__ = ["FrozenModel", "Prediction"]
+__all__ = ["NO_RAW_SAMPLES", "FrozenModel", "Prediction"]
+
+NO_RAW_SAMPLES = (
+    "the model learned what {:.100} made of the samples, and requests are not put through that"
+)
 
 
 @dataclass(frozen=True, slots=True)

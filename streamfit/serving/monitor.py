@@ -17,7 +17,7 @@ from streamfit.errors import BadSampleError
 from streamfit.events import Repeated
 from streamfit.report import Progress
 from streamfit.serving.board import BadSample, Board, SavedCheckpoint, Snapshot
-from streamfit.serving.frozen import FrozenModel
+from streamfit.serving.frozen import NO_RAW_SAMPLES, FrozenModel
 from streamfit.serving.history import History, Point
 from streamfit.serving.pace import Pace
 from streamfit.serving.server import Server
@@ -116,12 +116,13 @@ class WebMonitor:
         self._lag: Mapping[str, int] | None = None
         self._paces = [Pace(self.every_seconds) for _ in range(3)]
         self._progress: Callable[[], Progress] | None = None
+        self._transformer: object = None
         self._failed = Repeated(_log, "monitor_failed")
         self.board.clear(_nothing(time.time()))
         self._server.open()
         return self
 
-    def begin(self, model: Learner, progress: Callable[[], Progress]) -> None:
+    def begin(self, model: Learner, progress: Callable[[], Progress], source: object) -> None:
         """Publish where the run begins.
 
         Parameters
@@ -130,7 +131,12 @@ class WebMonitor:
             What is trained.
         progress
             Says where the run stands.
+        source
+            Where the samples come from; what it makes of them, requests do not get.
         """
+        while source is not None and not hasattr(source, "transformer"):
+            source = getattr(source, "source", None)
+        self._transformer = getattr(source, "transformer", None)
         self._model = model
         self._progress = progress
         self._n_begin = progress().n_samples  # metrics begin anew after it, with a 0 for nothing
@@ -225,6 +231,9 @@ class WebMonitor:
         )
 
     def _freeze(self, model: Learner) -> None:
+        if self._transformer is not None:
+            self.board.no_model = NO_RAW_SAMPLES.format(repr(self._transformer))
+            return
         try:
             self.board.model = FrozenModel(model)
         except Exception as error:  # a model of somebody else's, which cannot be copied

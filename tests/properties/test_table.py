@@ -65,7 +65,7 @@ SCHEDULES = [
     sf.schedules.CosineWarmup(LR, total=15, warmup=3, minimum=0.001),
 ]
 BATCH_SIZES = [
-    *(1, 8, None),
+    *(1, 3, 8, None),
     sf.schedules.GeometricBatchSize(1, factor=1.5, every=2, maximum=16),
     sf.schedules.MilestoneBatchSize(5, [(2, 1), (6, 9)]),
     sf.schedules.NoiseScaleBatchSize(2, 16, every=1),

@@ -137,3 +137,13 @@ def test_bad_arguments_and_configuration() -> None:
     assert config is not None
     assert config["decoder"] == ArrowDecoder("y", "w").get_config()
     assert source_from_config(config).get_config() == config
+
+
+def test_a_date_beyond_the_calendar_is_a_bad_record() -> None:
+    column = pa.array([2**31 - 1], pa.int32()).view(pa.date32())
+    sink = pa.BufferOutputStream()
+    batch = pa.record_batch({"d": column, "y": pa.array([1.0])})
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    with pytest.raises(DecodeError):
+        ArrowDecoder(target="y")(sink.getvalue().to_pybytes())

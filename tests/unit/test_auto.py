@@ -93,3 +93,10 @@ def test_untuned_it_is_as_good_as_the_best_tuned(
         model.learn_one(x, y)
     assert np.mean(losses) <= loss
     assert not accuracy or np.mean(right) >= accuracy
+
+
+@pytest.mark.parametrize("scale", [True, False])
+def test_the_advisor_takes_auto(scale: bool) -> None:
+    samples = [({"a": 0.1 * (i % 7)}, 1.0 * (i % 5)) for i in range(300)]
+    advice = sf.advise_batch_size(sf.LinearRegression(sf.optim.Auto(scale=scale)), samples)
+    assert all(np.isfinite(rung.progressive_loss) for rung in advice.rungs)

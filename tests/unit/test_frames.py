@@ -156,3 +156,12 @@ def test_bad_arguments(arguments: dict[str, Any]) -> None:
     frame = pl.DataFrame({"a": [1.0], "s": ["x"], "y": [1.0]})
     with pytest.raises(ConfigurationError):
         FrameSource(**{"frame": frame, "target": "y", **arguments})
+
+
+def test_integer_labels_of_a_frame_stay_what_they_are() -> None:
+    frame = pd.DataFrame({"a": [1.0, 2.0], "y": [2**53, 2**53 + 1]})
+    model = sf.SoftmaxRegression()
+    sf.Trainer(model, FrameSource(frame, "y")).run()
+    assert model.classes == [2**53, 2**53 + 1]
+    with pytest.raises(ConfigurationError, match="must be texts"):
+        FrameSource(frame.set_axis(range(2), axis=1), 1)

@@ -24,6 +24,8 @@ from river import compose, feature_extraction, preprocessing, stats
 import streamfit as sf
 from connectors import Windows
 from streamfit._plain_state import from_plain, to_plain
+from streamfit.checkpoint import transformer_of
+from streamfit.cli.saved import model_of
 from streamfit.errors import (
     BadSampleError,
     CheckpointMismatchError,
@@ -363,3 +365,32 @@ def test_the_states_of_all_transformers_are_small_and_hold_no_code(tmp_path: Pat
         text = json.dumps(source.state_dict({"samples:0": 50}))
         assert "pickle" not in text
         assert len(text) < 20_000
+
+
+def test_a_transformer_that_draws_as_it_transforms_resumes_to_the_same_bits(tmp_path: Path) -> None:
+    samples = [
+        ({"a": i % 7 * 1.0, **({"b": 1.0} if i > 20 else {})}, i % 2 == 1) for i in range(60)
+    ]
+
+    def train(folder: str, most: int | None) -> str:
+        source = sf.Transformed(samples, preprocessing.GaussianRandomProjector(2, seed=1))
+        checkpoint = sf.Checkpointer(tmp_path / folder, every_updates=10)
+        model = sf.LogisticRegression()
+        return sf.Trainer(model, source, max_samples=most, checkpoint=checkpoint).run().digest
+
+    whole = train("whole", None)
+    train("cut", 30)
+    assert train("cut", None) == whole
+    saved = sf.Checkpointer(tmp_path / "cut").latest()
+    assert saved is not None
+    assert "GaussianRandomProjector" in str(transformer_of(saved))
+    with pytest.raises(CheckpointMismatchError, match="GaussianRandomProjector"):
+        model_of(saved)
+
+
+def test_a_finished_run_that_is_started_again_saves_nothing(tmp_path: Path) -> None:
+    samples = [({"a": float(i)}, float(i)) for i in range(10)]
+    for _ in range(3):
+        checkpoint = sf.Checkpointer(tmp_path)
+        sf.Trainer(sf.LinearRegression(), samples, checkpoint=checkpoint).run()
+    assert len(checkpoint.list()) == 1
