@@ -101,8 +101,13 @@ class FrameSource:
         while self._row < len(self._frame):
             start = self._row
             rows = self._frame[start : min(start + _BLOCK_ROWS, len(self._frame))]
+            try:
+                block = self._block(rows, start)
+            except (ValueError, OverflowError, TypeError, nw.exceptions.NarwhalsError) as error:
+                place = f"rows {start} to {start + len(rows)} of the frame"
+                raise SourceError(f"{place} cannot be read: {error!r:.200}") from error
             self._row += len(rows)
-            yield self._block(rows, start)
+            yield block
 
     def position(self) -> Position:
         """Say how many rows have been handed out."""

@@ -39,7 +39,10 @@ def advise(**given: Any) -> None:
         raise UnsupportedError(f"advise trains linear learners, not {type(model).__name__}")
     advice = advise_batch_size(model, trainer.source, budget=budget, max_samples=most)
     if html is not None:
-        advice.to_html(html)
+        try:
+            advice.to_html(html)
+        except OSError as error:
+            raise ConfigurationError(f"--html: {error}") from None
     print_table(advice.columns, advice.rows())
     print("\n".join(advice.reasons))
 

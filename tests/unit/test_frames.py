@@ -158,6 +158,13 @@ def test_bad_arguments(arguments: dict[str, Any]) -> None:
         FrameSource(**{"frame": frame, "target": "y", **arguments})
 
 
+def test_a_cell_that_cannot_be_read_is_told_with_its_rows() -> None:
+    column = pa.array([2**31 - 1], pa.int32()).view(pa.date32())
+    frame = pa.table({"day": column, "y": pa.array([1.0])})
+    with pytest.raises(SourceError, match="rows 0 to 1 of the frame cannot be read"):
+        list(FrameSource(frame, "y"))
+
+
 def test_integer_labels_of_a_frame_stay_what_they_are() -> None:
     frame = pd.DataFrame({"a": [1.0, 2.0], "y": [2**53, 2**53 + 1]})
     model = sf.SoftmaxRegression()
