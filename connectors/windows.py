@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from contextlib import closing, nullcontext
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -14,17 +13,14 @@ from streamfit.errors import (
     BadSampleError,
     CheckpointMismatchError,
     ConfigurationError,
-    SourceError,
     shown,
 )
-from streamfit.sources import IterableSource, partition_lag
+from streamfit.sources import DerivedSource, IterableSource
 from streamfit.types import (
     Block,
-    CommitsOffsets,
     DescribesItself,
     FeatureName,
     Position,
-    ReportsLag,
     Source,
 )
 
@@ -48,7 +44,7 @@ class _Partition:
     """Offset of the last window, before the last block and with it."""
 
 
-class Windows:
+class Windows(DerivedSource):
     """Cut a stream into windows of `size` samples in a row.
 
     A window takes the label, the weight and the offset of its last sample. Its `x` is the list of
@@ -104,68 +100,11 @@ class Windows:
                 f"stride must be at most size={size}, not {stride}: it would leave samples out"
             )
         self.key = key
-        self.source: Source = source if isinstance(source, Source) else IterableSource(source)
-        self._start: Position | None = None
-        self._wanted: Position = {}  # windows before it are made, but not handed out
+        super().__init__(source if isinstance(source, Source) else IterableSource(source))
         self._partitions: dict[str, _Partition] = {}
 
     def __repr__(self) -> str:
         return f"Windows({self.source!r}, size={self.size}, stride={self.stride}, key={self.key!r})"
-
-    @property
-    def live(self) -> bool:
-        """Whether the source is."""
-        return getattr(self.source, "live", False)
-
-    def __iter__(self) -> Iterator[Block]:
-        """Hand out blocks of windows, from the present position on."""
-        self.position()
-        blocks = iter(self.source)
-        with closing(blocks) if isinstance(blocks, Generator) else nullcontext():
-            for block in blocks:
-                windows = self._cut(block) if len(block) else block
-                if len(windows) or self.live:
-                    yield windows
-        reached = self.source.position()
-        for name, offset in self._wanted.items():
-            if reached.get(name, 0) < offset:
-                raise SourceError(f"{name} ended at {reached.get(name, 0)}, wanted is {offset}")
-
-    def position(self) -> Position:
-        """Say where the source stands."""
-        position = self.source.position()
-        if self._start is None:
-            self._start = dict(position)
-        return {name: max(n, self._wanted.get(name, 0)) for name, n in position.items()}
-
-    def seek(self, position: Position) -> None:
-        """Make the next window that which would come next at `position`."""
-        self.position()
-        assert self._start is not None
-        self.source.seek(position)  # which refuses what is no position of it
-        self._partitions = {}
-        self._wanted = {}
-        if position == self._start:
-            return
-        self.source.seek(self._start)
-        self._wanted = dict(position)
-
-    def close(self) -> None:
-        """Close the source."""
-        self.source.close()
-
-    def commit(self, position: Position) -> None:
-        """Publish `position`, if the source does such a thing."""
-        if isinstance(self.source, CommitsOffsets):
-            self.source.commit(position)
-
-    def lag(self, position: Position) -> int | None:
-        """Count the samples (not windows) left, None when the source does not know."""
-        return self.source.lag(position) if isinstance(self.source, ReportsLag) else None
-
-    def partition_lag(self, position: Position) -> dict[str, int] | None:
-        """Count the samples (not windows) left in each partition, None when not known."""
-        return partition_lag(self.source, position)
 
     def get_config(self) -> dict[str, Any] | None:
         """Return the arguments, JSON-safe; None when the source or the key cannot be told."""
@@ -182,7 +121,7 @@ class Windows:
 
     # ---- cutting
 
-    def _cut(self, block: Block) -> Block:
+    def _derive(self, block: Block) -> Block:
         partition = self._partitions.setdefault(block.key, _Partition())
         partition.block, partition.before, partition.made_before = block, {}, partition.made
         wanted = self._wanted.get(block.key, 0)
@@ -260,15 +199,10 @@ class Windows:
 
     # ---- what is held, for the checkpoint
 
-    def state_dict(self, position: Position) -> dict[str, Any] | None:
-        """Return what is held of the samples before `position`, JSON-safe.
+    def _forget(self) -> None:
+        self._partitions = {}
 
-        None when that is not known: the stream is still being read again up to where it was, or
-        windows after `position` were made before the last block.
-        """
-        reached = self.source.position()
-        if any(reached.get(name, 0) < offset for name, offset in self._wanted.items()):
-            return None
+    def _held_before(self, position: Position) -> dict[str, Any] | None:
         state: dict[str, Any] = {}
         for name, partition in self._partitions.items():
             end = position.get(name, 0)
@@ -279,7 +213,7 @@ class Windows:
                 for key, waiting in self._held_at(partition, end).items()
                 if waiting
             ]
-        return state
+        return {"partitions": state}
 
     def _held_at(self, partition: _Partition, end: int) -> dict[_Key, _Held]:
         """Undo the last block, and do again what of it lies before `end`."""
@@ -295,14 +229,7 @@ class Windows:
         # what came after `end` completed no window, or `end` would lie further on
         return {k: deque(row for row in waiting if row[0] < end) for k, waiting in held.items()}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Hold what `state` says, and read on at the position that was sought last.
-
-        Raises
-        ------
-        CheckpointMismatchError
-            When the state is not one of windows of this size.
-        """
+    def _hold(self, state: dict[str, Any]) -> None:
         try:
             partitions = {
                 name: _Partition(
@@ -311,7 +238,7 @@ class Windows:
                         for key, waiting in entries
                     }
                 )
-                for name, entries in state.items()
+                for name, entries in state["partitions"].items()
             }
         except (TypeError, ValueError, LookupError, AttributeError) as error:
             raise CheckpointMismatchError(f"not the state of windows: {error!r}") from None
@@ -320,9 +247,7 @@ class Windows:
             raise CheckpointMismatchError(
                 f"the checkpoint is of longer windows: {longest} samples wait, size={self.size}"
             )
-        if self._wanted:
-            self.source.seek(self._wanted)
-        self._partitions, self._wanted = partitions, {}
+        self._partitions = partitions
 
 
 def _to_json(x: Any) -> Any:

@@ -58,6 +58,6 @@ class OfflineNoise:
         if not self.measured:
             return self.size
         now = self.moments()
-        wanted = now.noise / now.signal if now.signal > 0.0 else math.inf
+        wanted = 1.0001 * now.noise / now.signal if now.signal > 0.0 else math.inf  # no ties
         bounded = min(max(wanted, math.ceil(self.size / 2), minimum), 2 * self.size, maximum)
         return math.floor(bounded + 0.5)

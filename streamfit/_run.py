@@ -416,6 +416,7 @@ class Run:
             n_updates=self.model.n_updates - self._before[1],
             n_pending=self.model.n_pending,
             n_bad=self._bad.n,
+            n_duplicates=getattr(self.source, "n_duplicates", 0),
             n_refused=self.model.n_refused - self._before[2],
             n_epochs=self._n_epochs,
             progressive_loss=self._evaluation.progressive_loss,

@@ -24,6 +24,8 @@ class Progress:
         Samples taken in whose update has not happened yet.
     n_bad
         Samples skipped because they were bad.
+    n_duplicates
+        Records that a broker delivered twice in this run, and that were dropped.
     n_refused
         Updates refused because they would have made a weight non-finite.
     n_epochs
@@ -46,6 +48,7 @@ class Progress:
     n_updates: int
     n_pending: int
     n_bad: int
+    n_duplicates: int
     n_refused: int
     n_epochs: int
     progressive_loss: float

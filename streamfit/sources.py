@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from streamfit._derived_source import DerivedSource, partition_lag
 from streamfit.core import frames, sparse
 from streamfit.errors import (
     BadSampleError,
@@ -30,12 +31,9 @@ from streamfit.types import (
     Block,
     FeatureName,
     Position,
-    ReportsLag,
-    ReportsPartitionLag,
-    Source,
 )
 
-__all__ = ["ArraySource", "IterableSource", "partition_lag"]
+__all__ = ["ArraySource", "DerivedSource", "IterableSource", "partition_lag"]
 
 _KEY = "samples:0"
 _BLOCK_ROWS = 1024
@@ -411,24 +409,3 @@ def _split(
         ys.append(y)
         ws.append(w)
     return xs, ys, ws if weighted else None
-
-
-def partition_lag(source: Source, position: Position) -> dict[str, int] | None:
-    """Count the samples left in each partition of any source, None when it does not know.
-
-    A source that knows only their sum has it under `"all"`, or under its only partition.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from streamfit.sources import ArraySource, partition_lag
-    >>> source = ArraySource(np.ones((5, 2)), np.ones(5))
-    >>> partition_lag(source, source.position())
-    {'samples:0': 5}
-    """
-    if isinstance(source, ReportsPartitionLag):
-        return source.partition_lag(position)
-    lag = source.lag(position) if isinstance(source, ReportsLag) else None
-    if lag is None:
-        return None
-    return {next(iter(position)) if len(position) == 1 else "all": lag}

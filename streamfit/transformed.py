@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from contextlib import closing, nullcontext
+from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
 from math import isfinite
@@ -14,17 +13,12 @@ from streamfit.errors import (
     BadSampleError,
     CheckpointMismatchError,
     ConfigurationError,
-    SourceError,
     shown,
 )
-from streamfit.sources import IterableSource, partition_lag
+from streamfit.sources import DerivedSource, IterableSource
 from streamfit.types import (
     Block,
-    CommitsOffsets,
-    KeepsState,
     Position,
-    ReportsLag,
-    SendsDeadLetters,
     Source,
 )
 
@@ -42,7 +36,7 @@ class _Partition:
     """Samples of the last block that the transformer has learned."""
 
 
-class Transformed:
+class Transformed(DerivedSource):
     """A source whose samples go through a transformer of River's.
 
     As in River's pipelines, the transformer learns each sample (without its label) and then
@@ -94,7 +88,7 @@ class Transformed:
     def __init__(
         self, source: Source | Iterable[Any] | Callable[[], Any], transformer: Any
     ) -> None:
-        self.source: Source = source if isinstance(source, Source) else IterableSource(source)
+        super().__init__(source if isinstance(source, Source) else IterableSource(source))
         if isinstance(transformer, type) or not all(
             hasattr(transformer, name) for name in ("learn_one", "transform_one", "clone")
         ):
@@ -111,71 +105,14 @@ class Transformed:
         fresh = [self._plain(transformer.clone()) for _ in range(2)]
         if fresh[0] != fresh[1]:
             raise ConfigurationError("transformer: two fresh ones differ; give it a seed")
-        if isinstance(self.source, SendsDeadLetters):
-            self.dead_letters = self.source.dead_letters
-        self._start: Position | None = None
-        self._wanted: Position = {}  # samples before it are transformed, but not handed out
         self._partitions: dict[str, _Partition] = {}
 
     def __repr__(self) -> str:
         return f"Transformed({self.source!r}, {self.transformer!r})"
 
-    @property
-    def live(self) -> bool:
-        """Whether the source is."""
-        return getattr(self.source, "live", False)
-
-    def __iter__(self) -> Iterator[Block]:
-        """Hand out blocks of transformed samples, from the present position on."""
-        self.position()
-        blocks = iter(self.source)
-        with closing(blocks) if isinstance(blocks, Generator) else nullcontext():
-            for block in blocks:
-                transformed = self._transform(block) if len(block) else block
-                if len(transformed) or self.live:
-                    yield transformed
-        reached = self.source.position()
-        for name, offset in self._wanted.items():
-            if reached.get(name, 0) < offset:
-                raise SourceError(f"{name} ended at {reached.get(name, 0)}, wanted is {offset}")
-
-    def position(self) -> Position:
-        """Say where the source stands."""
-        position = self.source.position()
-        if self._start is None:
-            self._start = dict(position)
-        return {name: max(n, self._wanted.get(name, 0)) for name, n in position.items()}
-
-    def seek(self, position: Position) -> None:
-        """Make the next sample that at `position`, transformed as it would be after all before."""
-        self.position()
-        assert self._start is not None
-        self.source.seek(position)  # which refuses what is no position of it
-        self._partitions, self._wanted = {}, {}
-        if position != self._start:
-            self.source.seek(self._start)
-            self._wanted = dict(position)
-
-    def close(self) -> None:
-        """Close the source."""
-        self.source.close()
-
-    def commit(self, position: Position) -> None:
-        """Publish `position`, if the source does such a thing."""
-        if isinstance(self.source, CommitsOffsets):
-            self.source.commit(position)
-
-    def lag(self, position: Position) -> int | None:
-        """Count the samples left, None when the source does not know."""
-        return self.source.lag(position) if isinstance(self.source, ReportsLag) else None
-
-    def partition_lag(self, position: Position) -> dict[str, int] | None:
-        """Count the samples left in each partition, None when the source does not know."""
-        return partition_lag(self.source, position)
-
     # ---- transforming
 
-    def _transform(self, block: Block) -> Block:
+    def _derive(self, block: Block) -> Block:
         partition = self._partitions.get(block.key)
         if partition is None:
             partition = self._partitions[block.key] = _Partition(deepcopy(self.transformer))
@@ -232,15 +169,10 @@ class Transformed:
     def _plain(self, transformer: Any) -> Any:
         return to_plain(transformer, self._packages)
 
-    def state_dict(self, position: Position) -> dict[str, Any] | None:
-        """Return the transformers as of the samples before `position`, JSON-safe.
+    def _forget(self) -> None:
+        self._partitions = {}
 
-        None when that is not known: the stream is still being read again up to where it was, or
-        `position` lies before the last block.
-        """
-        reached = self.source.position()
-        if any(reached.get(name, 0) < offset for name, offset in self._wanted.items()):
-            return None
+    def _held_before(self, position: Position) -> dict[str, Any] | None:
         partitions: dict[str, Any] = {}
         for name, partition in self._partitions.items():
             end, block = position.get(name, 0), partition.block
@@ -251,19 +183,11 @@ class Transformed:
                 return None
             samples = [i for i in partition.learned if block.offsets[i] < end]
             partitions[name] = self._plain(self._learned(partition, samples))
-        inner = self.source.state_dict(position) if isinstance(self.source, KeepsState) else None
-        return {"source": inner, "transformer": repr(self.transformer), "partitions": partitions}
+        return {"transformer": repr(self.transformer), "partitions": partitions}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` says, at the position that was sought last.
-
-        Raises
-        ------
-        CheckpointMismatchError
-            When the state is of another transformer.
-        """
+    def _hold(self, state: dict[str, Any]) -> None:
         match state:
-            case {"source": inner, "transformer": str(described), "partitions": dict(plain)}:
+            case {"transformer": str(described), "partitions": dict(plain)}:
                 pass
             case _:
                 raise CheckpointMismatchError(f"not the state of a transformer: {state!r:.80}")
@@ -276,11 +200,7 @@ class Transformed:
         for name, attributes in plain.items():
             partitions[name] = _Partition(deepcopy(self.transformer))
             from_plain(partitions[name].transformer, attributes, self._packages)
-        if self._wanted:
-            self.source.seek(self._wanted)
-        if inner is not None and isinstance(self.source, KeepsState):
-            self.source.load_state_dict(inner)
-        self._partitions, self._wanted = partitions, {}
+        self._partitions = partitions
 
 
 def _as_mapping(block: Block | None, i: int) -> dict[Any, Any]:

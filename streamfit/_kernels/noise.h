@@ -49,7 +49,8 @@ SF_INLINE int64_t sf_follow_noise(const sf_noise *noise, int64_t size, int64_t m
     const double signal = noise->mean[SF_SIGNAL], spread = noise->mean[SF_NOISE];
     const double most = fmin(2.0 * (double)size, (double)maximum);
     const double least = fmax(ceil(0.5 * (double)size), (double)minimum);
-    const double wanted = signal > 0.0 ? spread / signal : INFINITY;
+    /* a little more, or rounding would decide where simple numbers make a tie such as 7.5 */
+    const double wanted = signal > 0.0 ? 1.0001 * (spread / signal) : INFINITY;
     return (int64_t)floor(fmin(fmax(wanted, least), most) + 0.5);
 }
 

@@ -12,7 +12,7 @@ from streamfit.report import Progress, TrainingReport
 __all__ = ["Reporter", "as_json"]
 
 _FIELDS = (
-    *("n_samples", "n_updates", "n_pending", "n_bad", "n_refused", "n_epochs"),
+    *("n_samples", "n_updates", "n_pending", "n_bad", "n_duplicates", "n_refused", "n_epochs"),
     *("progressive_loss", "seconds", "samples_per_second", "resumed_at", "position"),
 )
 

@@ -90,7 +90,8 @@ class Snapshot:
         `"serving"`, when checkpoints of another process are shown.
     model
         Name of the learner's class.
-    n_samples, n_updates, n_pending, n_bad, n_refused, n_epochs, progressive_loss, metrics, position
+    n_samples, n_updates, n_pending, n_bad, n_duplicates, n_refused, n_epochs, progressive_loss, \
+    metrics, position
         See `streamfit.Progress`; a metric is its number here.
     recent_loss
         Mean loss of the samples since the snapshot before; None when there were none.
@@ -115,6 +116,7 @@ class Snapshot:
     n_updates: int = 0
     n_pending: int = 0
     n_bad: int = 0
+    n_duplicates: int = 0
     n_refused: int = 0
     n_epochs: int = 0
     progressive_loss: float | None = None

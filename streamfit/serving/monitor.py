@@ -217,6 +217,7 @@ class WebMonitor:
             n_updates=progress.n_updates,
             n_pending=progress.n_pending,
             n_bad=progress.n_bad,
+            n_duplicates=progress.n_duplicates,
             n_refused=progress.n_refused,
             n_epochs=progress.n_epochs,
             progressive_loss=point.progressive_loss,

@@ -66,6 +66,7 @@ class Metrics(Collector):
             "samples": (shown.n_samples, "Samples learned or pending, over all runs."),
             "updates": (shown.n_updates, "Updates made, over all runs."),
             "bad_samples": (shown.n_bad, "Samples skipped or put aside because they were bad."),
+            "duplicates": (shown.n_duplicates, "Records delivered twice in this run; dropped."),
             "refused_updates": (shown.n_refused, "Updates refused: a weight too large."),
             "epochs": (shown.n_epochs, "Passes over the source completed."),
             "checkpoints": (shown.n_checkpoints, "Checkpoints saved by this run."),

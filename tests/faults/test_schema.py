@@ -45,7 +45,7 @@ def test_new_feature_is_refused_when_they_are_fixed() -> None:
 
 
 @pytest.mark.parametrize("features", ["grow", "fixed"])
-def test_missing_feature_is_zero(features: str) -> None:
+def test_missing_new_retyped_feature_missing_is_zero(features: str) -> None:
     absent, zero = model(features), model(features)
     learn(absent, b'{"a": 1.0, "y": 0}')
     learn(zero, b'{"a": 1.0, "b": 0, "y": 0}')
@@ -54,7 +54,7 @@ def test_missing_feature_is_zero(features: str) -> None:
 
 @pytest.mark.parametrize("value", [b'"1.0"', b"null", b"[1]", b'{"b": 1}', b'""'])
 @pytest.mark.parametrize("features", ["grow", "fixed"])
-def test_retyped_feature_is_refused(value: bytes, features: str) -> None:
+def test_missing_new_retyped_feature_retyped_is_refused(value: bytes, features: str) -> None:
     learner = model(features)
     before = learner.digest()
     new = b'"new": 1.0, ' if features == "grow" else b""  # which must not stay behind

@@ -118,12 +118,39 @@ def test_going_on_anywhere_hands_out_the_same_windows(problem: Any, data: st.Dat
     assert seen == expected(partitions, size, stride)
 
 
+def state(held: list[Any]) -> dict[str, Any]:
+    return {"source": None, "partitions": {"split:7": held}}
+
+
+def test_what_the_other_source_keeps_is_kept_and_its_dead_letters_are_sent() -> None:
+    class Keeping(SplitSource):
+        loaded: Any = None
+
+        def state_dict(self, position: Any) -> dict[str, Any]:
+            return {"topic_id": "abc"}
+
+        def load_state_dict(self, state: dict[str, Any]) -> None:
+            self.loaded = state
+
+        def dead_letters(self, topic: str) -> Any:
+            return topic
+
+    windows = Windows(Keeping([[1.0], [2.0]], [0, 1]), 2)
+    list(windows)
+    kept = windows.state_dict(windows.position())
+    assert kept is not None
+    again = Keeping([[1.0], [2.0]], [0, 1])
+    Windows(again, 2).load_state_dict(kept)
+    assert again.loaded == {"topic_id": "abc"}
+    assert windows.dead_letters("bad") == "bad"
+
+
 def test_a_state_that_lies_too_far_back_is_not_told() -> None:
     source = Windows(SplitSource([[float(i)] for i in range(9)], list(range(9)), cuts=[3, 6]), 2)
     for _ in source:
         pass
     assert source.state_dict({"split:7": 3}) is None
-    assert source.state_dict({"split:7": 6}) == {"split:7": [[None, [[5, [5.0]]]]]}
+    assert source.state_dict({"split:7": 6}) == state([[None, [[5, [5.0]]]]])
     again = Windows(SplitSource([[float(i)] for i in range(9)], list(range(9)), cuts=[3, 6]), 2)
     again.seek({"split:7": 8})
     assert again.state_dict({"split:7": 8}) is None  # has not been read up to there yet
@@ -132,9 +159,9 @@ def test_a_state_that_lies_too_far_back_is_not_told() -> None:
 def test_what_was_read_after_the_position_is_not_held() -> None:
     source = Windows(SplitSource([[float(i)] for i in range(4)], list(range(4)), cuts=[1, 2]), 3)
     next(iter(source))
-    assert source.state_dict({"split:7": 0}) == {"split:7": []}
-    assert source.state_dict({"split:7": 1}) == {"split:7": [[None, [[0, [0.0]]]]]}
-    assert source.state_dict({"split:7": 3}) == {"split:7": [[None, [[1, [1.0]], [2, [2.0]]]]]}
+    assert source.state_dict({"split:7": 0}) == state([])
+    assert source.state_dict({"split:7": 1}) == state([[None, [[0, [0.0]]]]])
+    assert source.state_dict({"split:7": 3}) == state([[None, [[1, [1.0]], [2, [2.0]]]]])
 
 
 def test_forms_of_samples() -> None:
@@ -207,11 +234,11 @@ def test_what_is_refused() -> None:
     split.seek({"split:7": 5})
     with pytest.raises(SourceError, match="ended at 1, wanted is 5"):
         list(split)
-    for state in ({"samples:0": 3}, {"samples:0": [[None, [[0]]]]}, []):
-        with pytest.raises(CheckpointMismatchError, match="not the state of windows"):
-            source.load_state_dict(state)  # type: ignore[arg-type]
+    for wrong in ({}, {"partitions": {"samples:0": 3}}, state([[None, [[0]]]]), []):
+        with pytest.raises(CheckpointMismatchError, match="not the state of"):
+            source.load_state_dict(wrong)  # type: ignore[arg-type]
     with pytest.raises(CheckpointMismatchError, match="longer windows: 2 samples"):
-        source.load_state_dict({"samples:0": [[None, [[0, [1.0]], [1, [2.0]]]]]})
+        source.load_state_dict({"partitions": {"samples:0": [[None, [[0, [1.0]], [1, [2.0]]]]]}})
 
 
 class WindowMeans:
