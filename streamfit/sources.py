@@ -174,8 +174,8 @@ class IterableSource:
     the next few come. For a stream that pauses set `live=True` (a `Trainer` with `max_wait` does
     that).
 
-    A generator may fill the same mapping or array again for each sample: the first block of a pass
-    is copied, and all blocks are when an object comes twice in that one. A generator that begins to
+    A generator may fill the same mapping or array again for each sample: the first 256 samples of a
+    pass are copied, and all are when an object comes twice among those. A generator that begins to
     do so later is refused, when the first two samples of a block are one object.
 
     Examples
@@ -242,7 +242,7 @@ class IterableSource:
                 if len(batch) < wanted:
                     return
                 batch = []
-                if isinstance(samples, _Copies) and not samples.reused():
+                if isinstance(samples, _Copies) and samples.can_end():
                     samples = fresh
         except Exception:
             if batch:
@@ -326,11 +326,12 @@ class IterableSource:
 
 
 class _Copies:
-    """Samples that share no mapping or array with the iterator; and whether they had to."""
+    """Samples that share no mapping or array with the iterator; and whether they have to."""
 
     def __init__(self, samples: Iterator[Any]) -> None:
         self._samples = samples
-        self._originals: dict[int, Any] | None = {}  # held, so that an identity is not given again
+        self._originals: dict[int, Any] = {}  # held, so that an identity is not given again
+        self._n = 0
         self._twice = False
 
     def __iter__(self) -> Iterator[Any]:
@@ -338,16 +339,18 @@ class _Copies:
 
     def __next__(self) -> Any:
         sample = next(self._samples)
-        if self._originals is not None:
-            kept = sample[0] if isinstance(sample, tuple) and sample else sample
-            self._twice |= isinstance(kept, _MUTABLE) and id(kept) in self._originals
-            self._originals[id(kept)] = kept
+        if not self._twice:
+            self._n += 1
+            x = sample[0] if isinstance(sample, tuple | list) and sample else None
+            for one in (sample, x):
+                if isinstance(one, _MUTABLE):
+                    self._twice |= id(one) in self._originals
+                    self._originals[id(one)] = one
         return _copied(sample)
 
-    def reused(self) -> bool:
-        """Say whether an object came twice in the first block."""
-        self._originals = None
-        return self._twice
+    def can_end(self) -> bool:
+        """Say whether enough samples came, and none of their objects twice."""
+        return not self._twice and self._n >= _BLOCK_SAMPLES
 
 
 def _copied(sample: Any) -> Any:
@@ -362,12 +365,17 @@ def _copied(sample: Any) -> Any:
 def _as_block(batch: list[Any], start: int) -> Block:
     """Make a block of samples; an item that is no sample becomes an error at its place."""
     errors: dict[int, BadSampleError] = {}
-    xs, ys, ws = _split_tuples(batch, start) or _split(batch, start, errors)
+    xs, ys, ws = _split_tuples(batch) or _split(batch, start, errors)
+    if len(xs) > 1 and xs[0] is xs[1] and isinstance(xs[0], _MUTABLE):
+        raise SourceError(
+            f"samples {start} and {start + 1} are the same object, so the first may be lost: let "
+            "the iterable give each sample a mapping or array of its own"
+        )
     return Block(x=xs, y=ys, w=ws, offsets=range(start, start + len(batch)), errors=errors)
 
 
 def _split_tuples(
-    batch: list[Any], start: int
+    batch: list[Any],
 ) -> tuple[Sequence[Any], Sequence[Any], Sequence[Any] | None] | None:
     """Split as `_split` does, in a quarter of the time, if all are tuples of one good length."""
     if set(map(type, batch)) != {tuple} or len(batch[0]) not in (2, 3):
@@ -376,11 +384,6 @@ def _split_tuples(
         xs, ys, *ws = zip(*batch, strict=True)
     except ValueError:
         return None
-    if len(xs) > 1 and xs[0] is xs[1] and isinstance(xs[0], _MUTABLE):
-        raise SourceError(
-            f"samples {start} and {start + 1} are the same object, so the first may be lost: let "
-            "the iterable give each sample a mapping or array of its own"
-        )
     return xs, ys, ws[0] if ws else None
 
 

@@ -124,7 +124,7 @@ def test_one_bad_record_among_good_ones_is_named(bad: bytes | None) -> None:
 def test_tuples_are_split_as_other_samples_are(batch: list[Any]) -> None:
     errors: dict[int, Any] = {}
     xs, ys, ws = _split(batch, 0, errors)
-    together = _split_tuples(batch, 0)
+    together = _split_tuples(batch)
     if together is None:
         lengths = {len(sample) if type(sample) is tuple else 0 for sample in batch}
         assert lengths not in ({2}, {3})

@@ -163,14 +163,17 @@ def test_what_came_before_an_exception_is_handed_on() -> None:
 
 
 @pytest.mark.parametrize("live", [False, True])
-@pytest.mark.parametrize("kind", ["dict", "array", "list of a dict"])
-def test_an_object_filled_again_for_each_sample(kind: str, live: bool) -> None:
+@pytest.mark.parametrize("slow", [False, True])
+@pytest.mark.parametrize("kind", ["dict", "array", "one list", "lists"])
+def test_an_object_filled_again_for_each_sample(kind: str, slow: bool, live: bool) -> None:
     def reusing() -> Iterator[Any]:
         x: Any = np.zeros(1) if kind == "array" else {}
         sample = [x, 0.0]
         for i in range(600):
             x[0] = sample[1] = float(i)
-            yield sample if kind == "list of a dict" else (x, float(i))
+            if slow and i < 3:
+                time.sleep(0.03)  # a block of one sample
+            yield {"one list": sample, "lists": [x, float(i)]}.get(kind, (x, float(i)))
 
     blocks = list(IterableSource(reusing(), live=live))
     assert [x[0] for block in blocks for x in block.x] == list(range(600))
