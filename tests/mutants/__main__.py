@@ -35,6 +35,7 @@ QUICK = (
     *("tests/properties/test_sparse.py", "tests/properties/test_machine.py"),
     *("tests/properties/test_table.py", "tests/properties/test_arrival.py"),
     *("tests/properties/test_bad_input.py", "tests/unit/test_learner.py"),
+    "tests/unit/test_drift.py",
 )
 """What runs on each mutant, the likeliest to find it first; the first failure ends it."""
 SECONDS = 600

@@ -77,7 +77,14 @@ MUTANTS: list[Mutant] = [
         ("if (t >= total) return minimum;", "if (t >= total) return m->lr;"),
         ("((t - warmup) / (total - warmup))", "(t / total)"),
         ("return minimum + (m->lr - minimum)", "return (m->lr - minimum)"),
-        ("m->n_updates % m->batch_every == 0", "m->n_updates % m->batch_every == 1"),
+        (
+            "GEOMETRIC_BATCH && m->n_updates % m->batch_every == 0",
+            "GEOMETRIC_BATCH && m->n_updates % m->batch_every == 1",
+        ),
+        (
+            "NOISE_SCALE_BATCH && m->n_updates % m->batch_every == 0",
+            "NOISE_SCALE_BATCH && m->n_updates % m->batch_every == 1",
+        ),
         (
             "ceil((double)m->batch_size * m->batch_growth)",
             "floor((double)m->batch_size * m->batch_growth)",
