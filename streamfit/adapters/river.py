@@ -225,6 +225,19 @@ class RiverLearner:
         """Predict one sample, as the model does."""
         return self.model.predict_one(x)
 
+    def predict_proba_one(self, x: Any) -> Any:
+        """Probability of each class for one sample, as the model says.
+
+        Raises
+        ------
+        UnsupportedError
+            When the model is no classifier.
+        """
+        if not self._is_classifier:
+            name = type(self.river_estimator).__name__
+            raise UnsupportedError(f"{name} is no classifier, it has no probabilities")
+        return self.model.predict_proba_one(x)
+
     # ---- state
 
     def state_dict(self) -> StateDict:

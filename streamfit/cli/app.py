@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypeAlias, TypeVar
 from typer import Argument, Exit, Option, Typer
 from typer.core import TyperCommand, TyperGroup
 
+from streamfit import __version__
 from streamfit.cli.registries import REGISTRIES
 
 __all__ = ["Argument", "Exit", "Option", "State", "app", "command"]
@@ -63,6 +64,23 @@ app = Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"streamfit {__version__}")
+        raise Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool,
+        Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Take the options that belong to no command."""
+
 
 State: TypeAlias = Annotated[Path, Argument(help="The checkpoint directory.", metavar="STATE")]
 

@@ -13,7 +13,7 @@ from streamfit.cli.output import as_json
 from streamfit.cli.saved import fields_of, model_of, open_checkpoint
 from streamfit.core.learner import LinearLearner
 from streamfit.errors import BadSampleError, ConfigurationError
-from streamfit.types import Block
+from streamfit.types import Block, Source
 
 __all__ = ["predict"]
 
@@ -83,7 +83,7 @@ def predict(
     opened = source_from_url(source, labelled=False, **fields)
     write = _WRITERS[output](model)
     try:
-        for block in opened:
+        for block in _looked_at(model, opened):
             for i, x in enumerate(_samples(block)):
                 name = f"{block.key}:{block.offsets[i]}"
                 try:
@@ -98,6 +98,38 @@ def predict(
             sys.stdout.flush()
     finally:
         opened.close()
+
+
+def _looked_at(model: LinearLearner, source: Source) -> Iterator[Block]:
+    """Hand out the blocks with samples in them; look at the first one's names."""
+    first = True
+    for block in source:
+        if len(block):
+            if first:
+                _tell_what_is_unknown(model, block)
+            first = False
+            yield block
+
+
+def _tell_what_is_unknown(model: LinearLearner, block: Block) -> None:
+    """Warn of names that were never learned where learned ones are missing: a misspelt name."""
+    if model.hashing is not None:
+        return
+    found = dict.fromkeys(name for x in _samples(block) if isinstance(x, Mapping) for name in x)
+    unknown = [name for name in found if name not in model.index]
+    missing = [name for name in model.index.names if name not in found]
+    if unknown and missing:
+        print(
+            f"streamfit: {_listed(unknown)} in {block.source} was never learned and counts for "
+            f"nothing; {_listed(missing)} was learned, and is in none of its first {len(block)} "
+            "samples",
+            file=sys.stderr,
+        )
+
+
+def _listed(names: list[Any]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(repr(name) for name in names[:3]) + more
 
 
 def _samples(block: Block) -> Iterator[Any]:

@@ -8,6 +8,7 @@ kernel's own methods, for a Python call costs more than a small sample's arithme
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -120,6 +121,13 @@ class LinearLearner(LinearModel):
         """
         if not 0 <= start <= stop:
             raise SourceError(f"samples {start} to {stop} are no part of a block")
+        if predictors is not None and self._classes is not None:
+            width = self._n_classes_with(block)
+            if predictors.ndim != 2 or predictors.shape[1] < width:
+                raise SourceError(
+                    f"predictors has shape {predictors.shape}, the block needs {width} columns: "
+                    "make it with new_predictors(block)"
+                )
         before = self.n_samples
         try:
             if sparse.is_sparse(block.x):
@@ -225,13 +233,15 @@ class LinearLearner(LinearModel):
         """
         if self._classes is None:
             return np.empty(len(block))
-        labels = []
+        return np.full((len(block), self._n_classes_with(block)), -np.inf)
+
+    def _n_classes_with(self, block: Block) -> int:
+        """Count the classes there can be when a block is learned."""
+        classes = set(self._classes or ())
         for label in block.y:
-            try:
-                labels.append(exact_label(label))
-            except BadSampleError:
-                continue
-        return np.full((len(block), len({*self._classes, *labels})), -np.inf)
+            with suppress(BadSampleError):
+                classes.add(exact_label(label))
+        return len(classes)
 
     def _as_block(self, X: Any, y: Any, w: Any) -> Block:
         if sparse.is_sparse(X):

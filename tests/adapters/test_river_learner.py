@@ -325,3 +325,12 @@ def test_sharing_and_cycles() -> None:
     assert graph_digest({"b", "a", "c"}) == graph_digest({"c", "b", "a"})
     text = "".join(["a", "b"])
     assert graph_digest([text, "ab"]) == graph_digest(["ab", "ab"])
+
+
+def test_probabilities_are_those_of_the_model() -> None:
+    learner = RiverLearner(tree.HoeffdingTreeClassifier(grace_period=20))
+    for i in range(100):
+        learner.learn_one({"x": i % 10}, i % 10 < 5)
+    assert learner.predict_proba_one({"x": 3}) == learner.model.predict_proba_one({"x": 3})
+    with pytest.raises(UnsupportedError, match="no classifier"):
+        RiverLearner(tree.HoeffdingTreeRegressor()).predict_proba_one({"x": 3})

@@ -63,6 +63,11 @@ def test_every_key_has_its_flag_and_every_flag_its_key() -> None:
     assert all(name.startswith("--") or name == "SOURCE" for name in named)
 
 
+def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"streamfit {sf.__version__}\n"
+
+
 def test_the_help_names_every_flag_and_every_choice(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["train", "--help"]) == 0
     words = capsys.readouterr().out.replace(",", " ").replace(".", " ").replace(":", " ").split()

@@ -14,7 +14,9 @@ from streamfit.errors import (
     BadSampleError,
     CheckpointMismatchError,
     ConfigurationError,
+    SourceError,
 )
+from streamfit.types import Block
 
 KINDS = (sf.LinearRegression, sf.LogisticRegression)
 
@@ -500,3 +502,20 @@ def test_nothing_is_pending_after_an_update() -> None:
     assert (model.n_pending, model.state_dict()["weight_pending"]) == (1, 3.0)
     model.learn_one({"a": 1.0}, 1.0, 2.0)
     assert (model.n_pending, model.state_dict()["weight_pending"]) == (0, 0.0)
+
+
+@pytest.mark.parametrize("shape", [(20, 1), (20, 0), (20,), (3, 5)])
+@pytest.mark.parametrize("form", ["array", "mappings"])
+def test_room_for_predictors_that_is_too_small_is_refused(
+    form: str, shape: tuple[int, ...]
+) -> None:
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(20, 3)), np.arange(20) % 5
+    x = X if form == "array" else [dict(enumerate(row)) for row in X.tolist()]
+    model = sf.SoftmaxRegression(batch_size=4)
+    before = model.digest()
+    with pytest.raises(SourceError):
+        model.learn_block(Block(x, y), 0, 20, np.empty(shape))
+    assert model.digest() == before
+    model.learn_block(Block(x, y), 0, 20, model.new_predictors(Block(x, y)))
+    assert model.n_updates == 5

@@ -131,6 +131,21 @@ def test_a_bad_sample_stops_or_is_told_in_its_place(
     assert ["error" in line for line in lines] == [False, True, True, False]
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_a_misspelt_feature_is_told(
+    state: Path, suffix: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / f"new{suffix}"
+    path.write_text("a,bb\n1,2\n" if suffix == ".csv" else '{"a": 1, "bb": 2}\n')
+    assert cli.main(["predict", str(state), str(path)]) == 0
+    told = capsys.readouterr()
+    assert "'bb' in new" in told.err
+    assert "'b' was learned" in told.err
+    assert len(told.out.splitlines()) == 1
+    assert cli.main(["predict", str(state), str(write(path, labelled=False))]) == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_refused_options_of_predict(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["predict", str(state), "x.csv", "--output", "xml"]) == 2
     assert cli.main(["predict", str(state), "x.csv", "--on-bad-sample", "cry"]) == 2
