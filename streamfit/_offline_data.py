@@ -9,10 +9,10 @@ import numpy as np
 
 from streamfit._offline_hashing import hash_columns
 from streamfit.core import frames
-from streamfit.errors import BadSampleError
+from streamfit.errors import BadSampleError, ConfigurationError
 from streamfit.types import FeatureName, FloatArray
 
-__all__ = ["Data", "Label", "read"]
+__all__ = ["Data", "Label", "read", "read_shards"]
 
 _BINARY = ("log", "hinge", "squared_hinge", "modified_huber")
 
@@ -55,6 +55,53 @@ def read(config: dict[str, Any], X: Any, y: Any, w: Any) -> Data:
     for row in np.flatnonzero(~(np.isfinite(weights) & (weights >= 0))).tolist():
         raise _at(row, f"sample weight {weights[row]} is not a finite number >= 0")
     return Data(table, labels, weights, classes)
+
+
+def read_shards(config: dict[str, Any], shards: Sequence[Any]) -> tuple[dict[str, Any], list[Data]]:
+    """Read shards one by one; give all the same columns, and one numbering of the classes.
+
+    Returns the configuration with them: the first sample of all may have set its features.
+    """
+    alone: list[Data] = []
+    for number, shard in enumerate(shards):
+        if not isinstance(shard, list | tuple) or len(shard) not in (2, 3):
+            raise ConfigurationError(
+                f"shards[{number}] must be (X, y) or (X, y, sample_weight), not {shard!r:.60}"
+            )
+        X, y, w = (*shard, None)[:3]
+        try:
+            data = read(config, X, y, w)
+        except BadSampleError as error:
+            raise error.at("shards", number, error.offset or 0) from None
+        alone.append(data)
+        features = config["features"] or {}
+        if features.get("fixed") and not features.get("names"):  # the first sample has set them
+            config = {**config, "features": {**features, "names": list(data.table.names)}}
+    tables = _aligned([data.table for data in alone], "bits" in (config["features"] or {}))
+    if alone[0].classes is None:
+        return config, [Data(t, data.y, data.w) for t, data in zip(tables, alone, strict=True)]
+    classes = list(dict.fromkeys(label for data in alone for label in data.classes or ()))
+    number_of = {label: float(k) for k, label in enumerate(classes)}
+    merged = []
+    for t, data in zip(tables, alone, strict=True):
+        numbers = [number_of[(data.classes or [])[int(k)]] for k in data.y]
+        merged.append(Data(t, np.array(numbers, dtype=np.float64), data.w, classes))
+    return config, merged
+
+
+def _aligned(tables: Sequence[Table], hashed: bool) -> list[Table]:
+    """Give tables the same names and columns."""
+    names = tables[0].names if hashed else list(dict.fromkeys(n for t in tables for n in t.names))
+    place = {name: column for column, name in enumerate(names)}
+    found = [[place[table.names[column]] for column in table.columns] for table in tables]
+    columns = sorted({column for some in found for column in some})
+    at = {column: j for j, column in enumerate(columns)}
+    aligned = []
+    for table, some in zip(tables, found, strict=True):
+        X = np.zeros((len(table.X), len(columns)))
+        X[:, [at[column] for column in some]] = table.X
+        aligned.append(Table(names, columns, X))
+    return aligned
 
 
 # ---- features

@@ -226,8 +226,16 @@ def _ftrl_proximal(
     g = g * (lr / alpha)  # a share of a micro-batch counts as that share of its loss
     sigma = (np.sqrt(n + g**2) - np.sqrt(n)) / alpha
     z, n = z + g - sigma * theta, n + g**2
+    return ftrl_weights(z, n, alpha, beta, l1, l2), (z, n)
+
+
+def ftrl_weights(
+    z: FloatArray, n: FloatArray, alpha: float, beta: float, l1: float, l2: float
+) -> FloatArray:
+    """Return the weights that FTRL-Proximal's slots stand for."""
     shrunk = np.sign(z) * np.maximum(0.0, np.abs(z) - l1)
-    return -shrunk / ((beta + np.sqrt(n)) / alpha + l2), (z, n)
+    weights: FloatArray = -shrunk / ((beta + np.sqrt(n)) / alpha + l2)
+    return weights
 
 
 STEPS: dict[str, _Step] = {

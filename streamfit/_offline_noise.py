@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from streamfit.core.noise import NoiseMoments
+from streamfit.core.noise import NoiseMoments, moments_of
 from streamfit.types import FloatArray
 
 __all__ = ["OfflineNoise"]
@@ -20,6 +20,7 @@ class OfflineNoise:
         self.decay, self.every = config["decay"], config["every"] or 8
         self.schedule = batch_size
         self.size = 0 if batch_size is None else batch_size["minimum"]
+        self.before = NoiseMoments()  # of what was measured before the copies parted
         self.measured: list[tuple[float, float]] = []
 
     def after_update(self, slopes: FloatArray, X: FloatArray, s: FloatArray, t: int) -> None:
@@ -48,16 +49,21 @@ class OfflineNoise:
         n = len(self.measured)
         weight = (1.0 - self.decay) * self.decay ** np.arange(n)[::-1]
         signal, noise = np.array(self.measured).reshape(n, 2).T
-        means = [
-            float((weight * v).sum()) for v in (signal, noise, signal**2, noise**2, signal * noise)
-        ]
-        return NoiseMoments(n, float(weight.sum()), float((weight**2).sum()), *means)
+        means = [(weight * v).sum() for v in (signal, noise, signal**2, noise**2, signal * noise)]
+        older = np.array(self.before.as_list()) * self.decay**n
+        older[1] *= self.decay**n
+        newer = np.array([weight.sum(), (weight**2).sum(), *means])
+        return moments_of(self.before.n + n, older + newer)
+
+    def begin_at(self, moments: NoiseMoments) -> None:
+        """Go on from an average, as if that had been measured so far."""
+        self.before, self.measured = moments, []
 
     def _next_size(self, minimum: int, maximum: int) -> int:
         """Follow the noise scale, at most to twice or half the size."""
-        if not self.measured:
-            return self.size
         now = self.moments()
+        if not now.n:
+            return self.size
         wanted = 1.0001 * now.noise / now.signal if now.signal > 0.0 else math.inf  # no ties
         bounded = min(max(wanted, math.ceil(self.size / 2), minimum), 2 * self.size, maximum)
         return math.floor(bounded + 0.5)

@@ -15,16 +15,17 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from streamfit._offline_data import Data, Label, read
+from streamfit._offline_data import Data, Label, read, read_shards
 from streamfit._offline_descent import Arrival, Descent
+from streamfit._offline_local import CompiledCopies, TextbookCopies, run_rounds
 from streamfit.core import frames
 from streamfit.core.learner import LAST_BATCH, LinearLearner
 from streamfit.core.noise import GradientNoise
 from streamfit.core.validation import check_choice, check_integer
-from streamfit.errors import UpdateRefusedWarning
+from streamfit.errors import ConfigurationError, UpdateRefusedWarning
 from streamfit.types import Block, FeatureName, FloatArray
 
-__all__ = ["OfflineFit", "fit_offline"]
+__all__ = ["LocalFit", "OfflineFit", "fit_local_sgd", "fit_offline"]
 
 Weights: TypeAlias = dict[FeatureName, float]
 
@@ -58,6 +59,19 @@ class OfflineFit:
     n_pending: int
     digest: str | None = None
     gradient_noise: GradientNoise | None = None
+
+
+@dataclass(frozen=True)
+class LocalFit(OfflineFit):
+    """What `fit_local_sgd` learned.
+
+    Parameters
+    ----------
+    n_rounds
+        How often the copies were averaged.
+    """
+
+    n_rounds: int = 0
 
 
 def fit_offline(
@@ -150,6 +164,93 @@ def fit_offline(
     return _fit_numpy(config, data, epochs, last_batch)
 
 
+def fit_local_sgd(
+    model: LinearLearner,
+    shards: Sequence[Any],
+    *,
+    sync_every: int,
+    epochs: int = 1,
+    last_batch: str = "apply",
+    kernel: str = "numpy",
+) -> LocalFit:
+    r"""Fit copies of a fresh model to a shard each, and average them now and then.
+
+    This is what `sf.distributed.RayTrainer(mode="local")` computes, in one process. A copy of the
+    model for each shard makes `sync_every` updates; then all go on from the average, in which a
+    copy counts as many times as it has taken in samples since the last one::
+
+        w = sum_s n_s w_s / sum_s n_s
+
+    Averaged is everything that an optimizer remembers, besides the weights; how the counts, the
+    scaler and FTRL-Proximal are treated says `streamfit.core.averaging`. With one update a round
+    (plain SGD, no scaler) it is mini-batch gradient descent: the mean of the gradients of the `N`
+    micro-batches at the same weights is that of one micro-batch `N` times as large. With more, the
+    copies drift apart in between (Stich 2019, "Local SGD converges fast and communicates little").
+
+    Parameters
+    ----------
+    model
+        Says what to fit, as in `fit_offline`.
+    shards
+        `(X, y)` or `(X, y, sample_weight)` each, of what `fit_offline` takes; one of them may be
+        empty, or shorter than others: its copy then waits, with no part in the average.
+    sync_every
+        Micro-batches between two averages. One that is refused counts.
+    epochs
+        Passes over all shards. An epoch ends when the longest shard does, and with an average.
+    last_batch
+        What becomes of a partial micro-batch at the end of a shard, as in `fit_offline`;
+        `"carry"` leaves its samples to the next epoch.
+    kernel
+        `"numpy"`: the textbook's formulas. `"compiled"`: real learners.
+
+    Returns
+    -------
+    LocalFit
+        Parameters and counts. `n_updates` counts, in each round, the updates of the copy that made
+        the most. `n_pending` are samples not taken in, which only `last_batch="carry"` leaves.
+
+    Raises
+    ------
+    BadSampleError
+        When data are refused, before anything is computed; its partition is the shard's number.
+    ConfigurationError
+        When there are no shards, or one is no tuple.
+
+    Examples
+    --------
+    >>> import streamfit as sf
+    >>> from streamfit.offline import fit_local_sgd, fit_offline
+    >>> model = sf.LinearRegression(sf.optim.SGD(0.1), batch_size=1)
+    >>> shards = [([[1.0], [3.0]], [2.0, 6.0]), ([[2.0], [4.0]], [4.0, 8.0])]
+    >>> fit = fit_local_sgd(model, shards, sync_every=1)
+    >>> fit.n_rounds, fit.n_updates, round(fit.weights[0], 6), round(fit.intercept, 6)
+    (2, 2, 3.08, 1.18)
+    >>> pairs = sf.LinearRegression(sf.optim.SGD(0.1), batch_size=2)
+    >>> fit = fit_offline(pairs, [[1.0], [2.0], [3.0], [4.0]], [2.0, 4.0, 6.0, 8.0])
+    >>> round(fit.weights[0], 6), round(fit.intercept, 6)
+    (3.08, 1.18)
+    """
+    check_choice("kernel", kernel, ("numpy", "compiled"))
+    check_choice("last_batch", last_batch, LAST_BATCH)
+    check_integer("epochs", epochs, minimum=1)
+    check_integer("sync_every", sync_every, minimum=1)
+    if not isinstance(shards, list | tuple) or not shards:
+        raise ConfigurationError(f"shards must be a list of at least one, not {shards!r:.60}")
+    config, read = read_shards(model.get_config(), shards)
+    lengths = [len(data.y) for data in read]
+    rounds = (lengths, sync_every, epochs, last_batch)
+    if kernel == "compiled":
+        real = CompiledCopies(type(model), config, shards)
+        n_rounds, n_left = run_rounds(real, *rounds)
+        return LocalFit(**_state_of(real.copies[0], read[0]), n_pending=n_left, n_rounds=n_rounds)
+    textbook = TextbookCopies(config, read)
+    with np.errstate(all="ignore"):
+        n_rounds, n_left = run_rounds(textbook, *rounds)
+    learned = _learned(config, read[0], textbook.average_of_all)
+    return LocalFit(**learned, n_pending=n_left, n_rounds=n_rounds)
+
+
 # ---- the textbook: three formulas for which samples make an update
 
 
@@ -192,8 +293,7 @@ def _samples(data: Data) -> Iterator[tuple[FloatArray, float, float]]:
 
 
 def _fit_numpy(config: dict[str, Any], data: Data, epochs: int, last_batch: str) -> OfflineFit:
-    names, columns, X = data.table
-    descent, n_pending = Descent(config, X.shape[1]), 0
+    descent, n_pending = Descent(config, data.table.X.shape[1]), 0
     with np.errstate(all="ignore"):  # overflow is dealt with by refusing the update
         if config["batch_size"] is None:
             _full_batch(descent, data, epochs)
@@ -201,31 +301,34 @@ def _fit_numpy(config: dict[str, Any], data: Data, epochs: int, last_batch: str)
             _stochastic(descent, data, epochs)
         else:
             n_pending = _mini_batch(descent, data, epochs, last_batch)
+    return OfflineFit(**_learned(config, data, descent), n_pending=n_pending)
+
+
+def _learned(config: dict[str, Any], data: Data, descent: Descent) -> dict[str, Any]:
+    """Return what a descent has come to, with the names of features and classes."""
+    names, columns, _ = data.table
     if descent.n_refused:
         warnings.warn(
             f"{descent.n_refused} updates were refused: a number was not finite, or beyond "
             "max_weight",
             UpdateRefusedWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
     theta = np.zeros((*descent.theta.shape[:-1], 1 + len(names)))
     theta[..., [0, *(1 + column for column in columns)]] = descent.theta
     sparse = "bits" in (config["features"] or ())
     named = [_by_name(row, names, sparse) for row in np.atleast_2d(theta)]
-    classes = data.classes
-    return OfflineFit(
-        weights=named[0] if classes is None else dict(zip(classes, named, strict=True)),
-        intercept=(
-            float(theta[0])
-            if classes is None
-            else dict(zip(classes, theta[:, 0].tolist(), strict=True))
-        ),
-        parameters=theta,
-        n_updates=descent.n_updates,
-        n_refused=descent.n_refused,
-        n_pending=n_pending,
-        gradient_noise=None if descent.noise is None else descent.noise.moments().gradient_noise(),
-    )
+    classes, intercepts = data.classes, theta[..., 0].tolist()
+    return {
+        "weights": named[0] if classes is None else dict(zip(classes, named, strict=True)),
+        "intercept": intercepts if classes is None else dict(zip(classes, intercepts, strict=True)),
+        "parameters": theta,
+        "n_updates": descent.n_updates,
+        "n_refused": descent.n_refused,
+        "gradient_noise": None
+        if descent.noise is None
+        else descent.noise.moments().gradient_noise(),
+    }
 
 
 def _by_name(theta: FloatArray, names: Sequence[FeatureName], sparse: bool) -> Weights:
@@ -247,29 +350,40 @@ def _fit_compiled(
 ) -> OfflineFit:
     clone, n = kind.from_config(config), len(data.y)
     for _ in range(epochs):
-        if isinstance(X, list | tuple) and (not X or isinstance(X[0], Mapping)):
+        if _is_mappings(X):
             clone.learn_block(Block(X, frames.as_vector(y, "y", n), data.w), 0, n)
         else:
             clone.learn_many(X, y, data.w)
         clone.flush(last_batch)
-    weights: Any = clone.weights
-    intercept: Any = clone.intercept
+    return OfflineFit(**_state_of(clone, data), n_pending=clone.n_pending)
+
+
+def _is_mappings(X: Any) -> bool:
+    return isinstance(X, list | tuple) and (not X or isinstance(X[0], Mapping))
+
+
+def _state_of(learner: LinearLearner, data: Data) -> dict[str, Any]:
+    """Return what a learner has come to, its parameters in the order of the data's names."""
+    weights: Any = learner.weights
+    intercept: Any = learner.intercept
     names = data.table.names
 
     def parameters(intercept: float, weights: Weights) -> list[float]:
         return [intercept, *(weights.get(name, 0.0) for name in names)]
 
-    return OfflineFit(
-        weights=weights,
-        intercept=intercept,
-        parameters=np.array(
+    return {
+        "weights": weights,
+        "intercept": intercept,
+        "parameters": np.array(
             parameters(intercept, weights)
             if data.classes is None
-            else [parameters(intercept[label], weights[label]) for label in data.classes]
+            else [
+                parameters(intercept.get(label, 0.0), weights.get(label, {}))
+                for label in data.classes
+            ]
         ),
-        n_updates=clone.n_updates,
-        n_refused=clone.n_refused,
-        n_pending=clone.n_pending,
-        digest=clone.digest(),
-        gradient_noise=clone.gradient_noise,
-    )
+        "n_updates": learner.n_updates,
+        "n_refused": learner.n_refused,
+        "digest": learner.digest(),
+        "gradient_noise": learner.gradient_noise,
+    }

@@ -122,7 +122,7 @@ def test_journal() -> None:
 
 
 def test_offline() -> None:
-    assert public(sf.offline) == ["OfflineFit", "fit_offline"]
+    assert public(sf.offline) == ["LocalFit", "OfflineFit", "fit_local_sgd", "fit_offline"]
 
 
 def test_plot() -> None:
