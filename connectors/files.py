@@ -18,9 +18,10 @@ class CSVSource(FileSource):
     r"""The records of a CSV file whose first line names the columns.
 
     Every field is a number, as `float` reads it; `true` and `false` in any case are 1 and 0. An
-    empty field is an absent feature, which counts 0. Text, a missing label, and too many or too
-    few fields make a bad sample; NaN and infinities are refused by the learner. Blank lines are
-    no records. A quote that is never closed spoils at most 128 KiB.
+    empty field is an absent feature, which counts 0. A label that is no number is the name of a
+    class. Text elsewhere, a missing label, and too many or too few fields make a bad sample; NaN
+    and infinities are refused by the learner, and names by one that has no classes. Blank lines
+    are no records. A quote that is never closed spoils at most 128 KiB.
 
     Parameters
     ----------
@@ -124,7 +125,9 @@ class CSVSource(FileSource):
                 if record:
                     yield record
 
-    def _sample(self, record: list[str]) -> tuple[dict[str, float], float | None, float | None]:
+    def _sample(
+        self, record: list[str]
+    ) -> tuple[dict[str, float], float | str | None, float | None]:
         if len(record) != self._n_columns:
             raise DecodeError(f"{len(record)} fields, the header has {self._n_columns}")
         columns = self._columns
@@ -135,12 +138,15 @@ class CSVSource(FileSource):
         text = "" if self.weight is None else record[columns[self.weight]]
         return x, y, _number(text, self.weight) if text else None
 
-    def _label(self, record: list[str]) -> float:
+    def _label(self, record: list[str]) -> float | str:
         assert self.target is not None
         label = record[self._columns[self.target]]
         if not label:
             raise DecodeError(f"target {self.target!r} is missing")
-        return _number(label, self.target)
+        try:
+            return _number(label, self.target)
+        except DecodeError:
+            return label  # the name of a class; a learner that has none refuses it
 
 
 class JSONLinesSource(FileSource):

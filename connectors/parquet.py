@@ -28,7 +28,7 @@ _BLOCK_ROWS = 1024
 class ParquetSource:
     """The rows of a Parquet file, in order.
 
-    Columns are numbers or booleans. A null is an absent feature, which counts 0; a row without a
+    Columns are numbers or booleans; the label may also be text, the name of a class. A null is an absent feature, which counts 0; a row without a
     label is a bad sample; a null weight is 1. Row groups before the position are not read.
 
     Parameters
@@ -100,6 +100,8 @@ class ParquetSource:
             raise ConfigurationError(f"{self.path} has no columns {missing}; it has {schema.names}")
         for name in wanted:
             kind = schema.field(name).type
+            if name == target and _is_text(kind):
+                continue  # names of classes
             if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or kind == pa.bool_()):
                 raise ConfigurationError(
                     f"column {name!r} of {self.path} is of type {kind}, no number; name the "
@@ -185,7 +187,7 @@ class ParquetSource:
         missing = [] if labels is None else np.flatnonzero(_nulls(labels)).tolist()
         return Block(
             x=x,
-            y=[None] * len(rows) if labels is None else _numbers(labels, 0),
+            y=[None] * len(rows) if labels is None else _labels(labels),
             w=_numbers(rows.column(self.weight), 1) if weighted else None,
             source=self.path.name,
             offsets=range(self._row, self._row + len(rows)),
@@ -201,6 +203,14 @@ class ParquetSource:
 
 def _nulls(column: Any) -> Any:
     return column.is_null().to_numpy(zero_copy_only=False)
+
+
+def _labels(column: Any) -> list[str | None] | npt.NDArray[np.float64]:
+    return _numbers(column, 0) if not _is_text(column.type) else column.to_pylist()
+
+
+def _is_text(kind: Any) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def _numbers(column: Any, null: int) -> npt.NDArray[np.float64]:

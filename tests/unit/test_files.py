@@ -181,6 +181,22 @@ def test_bad_csv_records(tmp_path: Path) -> None:
         sf.Trainer(sf.LogisticRegression(), CSVSource(path, "y")).run()
 
 
+def test_labels_that_are_names_of_classes(tmp_path: Path) -> None:
+    path = tmp_path / "plants.csv"
+    path.write_text("petal,kind\n1.4,setosa\n4.7,versicolor\n6.0,virginica\n1.3,setosa\n")
+    model = sf.SoftmaxRegression(sf.optim.SGD(0.5))
+    report = sf.Trainer(model, CSVSource(path, target="kind")).run()
+    assert (report.n_samples, model.classes) == (4, ["setosa", "versicolor", "virginica"])
+    twin = model.clone()
+    for petal, kind in [(1.4, "setosa"), (4.7, "versicolor"), (6.0, "virginica"), (1.3, "setosa")]:
+        twin.learn_one({"petal": petal}, kind)
+    assert twin.digest() == model.digest()
+    logistic = sf.Trainer(
+        sf.LogisticRegression(), CSVSource(path, target="kind"), on_bad_sample="skip"
+    )
+    assert (logistic.run().n_bad, logistic.model.n_samples) == (4, 0)
+
+
 def test_bytes_that_are_no_text(tmp_path: Path) -> None:
     path = tmp_path / "bad.csv"
     path.write_bytes(b"\xef\xbb\xbfa,y\r\n1,1\r\n\xff,1\r\n\x00,0\r\n3,0\r\n")
@@ -448,6 +464,8 @@ def test_parquet_columns(tmp_path: Path) -> None:
     ):
         with pytest.raises(ConfigurationError, match=message):
             ParquetSource(path, **options)
+    (named,) = ParquetSource(path, "name", features=["a"])
+    assert list(named.y) == ["x", "y", "z"]
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(SourceError, match="cannot read"):
         ParquetSource(path, "y")
