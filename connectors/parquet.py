@@ -28,8 +28,9 @@ _BLOCK_ROWS = 1024
 class ParquetSource:
     """The rows of a Parquet file, in order.
 
-    Columns are numbers or booleans; the label may also be text, the name of a class. A null is an absent feature, which counts 0; a row without a
-    label is a bad sample; a null weight is 1. Row groups before the position are not read.
+    Columns are numbers or booleans; the label may also be text, the name of a class. A null is an
+    absent feature, which counts 0; a row without a label is a bad sample; a null weight is 1. Row
+    groups before the position are not read.
 
     Parameters
     ----------
