@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,13 @@ import numpy.typing as npt
 
 from streamfit.adapters._rows import ArraySpec
 from streamfit.errors import (
+    CheckpointMismatchError,
     ConfigurationError,
     MissingDependencyError,
     UnsupportedError,
     shown,
 )
-from streamfit.types import FeatureName
+from streamfit.types import FeatureName, FloatArray
 
 try:
     import keras
@@ -81,6 +83,14 @@ class KerasModel:
             for i, variable in enumerate(variables)
         }
 
+    def check(self, values: Mapping[str, Any]) -> None:
+        """Refuse values that are not of the kinds that `variables` returns."""
+        for name, value in self.variables(copied=False).items():
+            found = values.get(name)
+            kind = (value.shape, value.dtype)
+            if not isinstance(found, np.ndarray) or (found.shape, found.dtype) != kind:
+                raise CheckpointMismatchError(f"the state's {name} does not fit: {shown(found)}")
+
     def assign(self, values: Mapping[str, Array]) -> None:
         """Set the variables to what `variables` returned."""
         for i, variable in enumerate(self.model.variables):
@@ -100,6 +110,37 @@ class KerasModel:
         if not finite:
             self.assign(before)
         return finite
+
+    def gradients(self, parts: Iterable[tuple[list[Array], Array, Array]]) -> list[FloatArray]:
+        """Return the gradient of each part's weighted mean loss; nothing changes by it.
+
+        Layers act as in training, and draw anew for each part. Their penalties are no part of it.
+
+        Parameters
+        ----------
+        parts
+            Rows (an array for each input), labels and weights.
+        """
+        before = self.variables()
+        kept, found = self._probe.optimizer.gradients, []
+        try:
+            for x, y, w in parts:
+                self._probe.train_on_batch(_as_input(x), y, w)
+                each = [np.ravel(keras.ops.convert_to_numpy(g.value)) for g in kept]
+                found.append(np.concatenate(each).astype(np.float64))
+        finally:
+            self.assign(before)
+        return found
+
+    @cached_property
+    def _probe(self) -> Any:
+        """The same layers and variables, behind an optimizer that makes no step."""
+        probe = _Probe(self.model.inputs, self.model.outputs)
+        probe.loss_of_each = self._loss
+        optimizer = _KeptGradient()
+        optimizer.build(probe.trainable_variables)
+        probe.compile(optimizer, run_eagerly=self.model.run_eagerly, auto_scale_loss=False)
+        return probe
 
     @contextmanager
     def learning_rate_times(self, fraction: float) -> Iterator[None]:
@@ -144,11 +185,17 @@ class KerasModel:
         losses: npt.NDArray[np.float64] = each.reshape(len(outputs), -1).mean(axis=1)
         return losses
 
-    @property
-    def from_logits(self) -> bool:
-        """Whether the loss takes outputs as logits, not as probabilities."""
+    def probabilities(self, output: Array) -> FloatArray:
+        """Return the probability of each class that one output means."""
         options = self.model.loss.get_config() if hasattr(self.model.loss, "get_config") else {}
-        return bool(options.get("from_logits", False))
+        logits = bool(options.get("from_logits", False))
+        p: FloatArray = output.astype(np.float64).ravel()
+        if p.size == 1:  # of the second class; as a logit, against a logit of 0
+            p = np.array([0.0 if logits else 1.0 - p[0], p[0]])
+        if logits:
+            p = np.exp(p - p.max())
+            p /= p.sum()
+        return p
 
     @property
     def wants_one_hot(self) -> bool:
@@ -180,6 +227,39 @@ class KerasModel:
             "architecture": hashlib.sha256(architecture.encode()).hexdigest(),
             **{name: compiled.get(name) for name in ("optimizer", "loss", "loss_weights")},
         }
+
+
+class _Probe(keras.Model):  # type: ignore[misc]
+    """A model whose loss is the weighted mean of the samples' losses, whatever the reduction."""
+
+    loss_of_each: Any = None
+
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None,
+        training: bool = True,
+    ) -> Any:  # fmt: skip
+        ops = keras.ops
+        output = y_pred[0] if isinstance(y_pred, list) else y_pred
+        each = self.loss_of_each(y, output)
+        each = ops.mean(ops.reshape(each, (ops.shape(each)[0], -1)), axis=1)
+        w = ops.cast(sample_weight, each.dtype)
+        return ops.sum(w * each) / ops.sum(w)
+
+
+class _KeptGradient(keras.optimizers.Optimizer):  # type: ignore[misc]
+    """Keeps the gradient where others make a step."""
+
+    def __init__(self) -> None:
+        super().__init__(learning_rate=0.0)
+
+    def build(self, variables: list[Any]) -> None:
+        super().build(variables)
+        self.gradients = [self.add_variable_from_reference(v, name="gradient") for v in variables]
+
+    def apply(self, grads: list[Any], trainable_variables: Any = None) -> None:
+        for kept, gradient in zip(self.gradients, grads, strict=True):
+            dense = keras.ops.convert_to_tensor(gradient)
+            self.assign(kept, keras.ops.cast(dense, kept.dtype))
 
 
 def _as_input(x: list[Array]) -> Any:

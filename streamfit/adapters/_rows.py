@@ -9,10 +9,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from streamfit.errors import BadSampleError, CheckpointMismatchError, shown
+from streamfit.errors import (
+    BadSampleError,
+    CheckpointMismatchError,
+    ConfigurationError,
+    shown,
+)
 from streamfit.types import FeatureName, StateDict
 
-__all__ = ["ArraySpec", "MicroBatch", "as_label", "as_weight"]
+__all__ = ["ArraySpec", "MicroBatch", "as_label", "as_weight", "check_classes"]
 
 
 @dataclass(frozen=True)
@@ -120,6 +125,14 @@ def as_weight(w: Any) -> float:
     if not 0.0 <= weight < np.inf:
         raise BadSampleError(f"sample weight {shown(w)} is not a finite number >= 0")
     return weight
+
+
+def check_classes(classes: list[Any], output: tuple[int, ...]) -> list[Any]:
+    """Return the labels of a classifier whose output has this shape, all different."""
+    n = 2 if output in ((), (1,)) else output[-1]
+    if len(classes) != n or any(classes.index(label) != i for i, label in enumerate(classes)):
+        raise ConfigurationError(f"classes must be {n} different labels, not {shown(classes)}")
+    return classes
 
 
 @dataclass

@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from streamfit.adapters._halves import NoiseOfHalves
 from streamfit.adapters._keras_model import KerasModel
-from streamfit.adapters._rows import MicroBatch, as_label, as_weight
+from streamfit.adapters._rows import MicroBatch, as_label, as_weight, check_classes
 from streamfit.core.learner import LAST_BATCH
+from streamfit.core.noise import GradientNoise, NoiseScale, check_noise_scale
 from streamfit.core.validation import check_choice, check_integer
 from streamfit.errors import (
     BadSampleError,
@@ -49,11 +51,15 @@ class KerasLearner:
     classes
         The labels of a classifier, in the order of the model's outputs; two labels for one
         output. None: labels are numbers, or arrays, that the loss takes as they are.
+    noise_scale
+        True or a `sf.NoiseScale`: measure the gradient noise scale, which `gradient_noise` tells,
+        from the gradients of the two halves of a micro-batch.
 
     Raises
     ------
     ConfigurationError
-        When the model is not compiled, or its shapes are open.
+        When the model is not compiled, or its shapes are open; when the noise is to be measured
+        and nothing tells the loss of a single sample.
 
     Notes
     -----
@@ -64,6 +70,10 @@ class KerasLearner:
     the rows of the pending micro-batch: arrays, no pickle. Keras' own metrics are not saved. An
     update that leaves a variable that is not finite is taken back whole; for that the variables
     are copied before each update. The progressive loss costs a forward pass per sample.
+
+    Measuring the noise takes the gradient twice more, beside the update, which keeps its bits. A
+    layer that mixes samples, as batch normalisation does, then sees halves, so that the estimate is
+    a rough one. Penalties of layers are no part of it.
 
     Equal bits need a backend that computes the same twice: JAX on a CPU does.
 
@@ -92,20 +102,26 @@ class KerasLearner:
         *,
         features: Sequence[FeatureName] | None = None,
         classes: Sequence[Any] | None = None,
+        noise_scale: bool | NoiseScale = False,
     ) -> None:
         self.batch_size = (
             None if batch_size is None else check_integer("batch_size", batch_size, minimum=1)
         )
         self.features = None if features is None else list(features)
         self._keras = KerasModel(model, None if features is None else tuple(features))
-        self.classes = None if classes is None else _checked(list(classes), self._keras.output)
+        self.classes = None if classes is None else check_classes(list(classes), self._keras.output)
         self._pending = MicroBatch(list(self._keras.inputs.values()))
         self._predicted: list[Any] = []
+        self.noise_scale = check_noise_scale(noise_scale)
+        if self.noise_scale is not None and not self._keras.has_loss:
+            raise ConfigurationError("noise_scale needs a model with one loss, of each sample")
+        self._noise = NoiseOfHalves(self.noise_scale, self._keras.gradients)
         self._config = {
             "id": "KerasLearner",
             "batch_size": self.batch_size,
             "features": self.features,
             "classes": self.classes,
+            "noise_scale": None if self.noise_scale is None else self.noise_scale.get_config(),
             **self._keras.get_config(),
         }
         self.n_samples = self.n_updates = self.n_refused = 0
@@ -126,6 +142,11 @@ class KerasLearner:
     def current_batch_size(self) -> int | None:
         """Size of the micro-batch that is being filled, None for a full batch."""
         return self.batch_size
+
+    @property
+    def gradient_noise(self) -> GradientNoise | None:
+        """The measured gradient noise scale; None where `noise_scale` is off."""
+        return self._noise.gradient_noise()
 
     # ---- learning
 
@@ -221,8 +242,10 @@ class KerasLearner:
         pending = self._pending
         w = np.array(pending.w, dtype=np.float32)
         weights = None if (w == 1.0).all() else w  # as `fit` without weights, bit for bit
+        estimates = self._noise.estimates(pending, self.n_updates)
         if self._keras.update(pending.stacked(), np.stack(pending.y), weights):
             self.n_updates += 1
+            self._noise.add(estimates)
         else:
             self.n_refused += 1
             warnings.warn(
@@ -277,12 +300,7 @@ class KerasLearner:
         """Turn one output into what a metric takes."""
         if self.classes is None:
             return float(output.reshape(())) if output.size == 1 else output
-        p = output.astype(np.float64).ravel()
-        if p.size == 1:  # of the second class; as a logit, against a logit of 0
-            p = np.array([0.0, p[0]]) if self._keras.from_logits else np.array([1.0 - p[0], p[0]])
-        if self._keras.from_logits:
-            p = np.exp(p - p.max())
-            p /= p.sum()
+        p = self._keras.probabilities(output)
         return dict(zip(self.classes, p.tolist(), strict=True))
 
     def predict_one(self, x: Any) -> Any:
@@ -320,6 +338,7 @@ class KerasLearner:
             "n_updates": self.n_updates,
             "n_refused": self.n_refused,
             **self._pending.state_dict(),
+            **self._noise.state_dict(),
         }
 
     def load_state_dict(self, state: StateDict) -> None:
@@ -339,17 +358,12 @@ class KerasLearner:
                 f"{len(pending)} pending of {state['n_samples']} samples do not fit micro-batches "
                 f"of {self.batch_size}"
             )
-        expected = self._keras.variables(copied=False)
-        for name, value in expected.items():
-            found = state.get(name)
-            if not isinstance(found, np.ndarray) or (found.shape, found.dtype) != (
-                value.shape,
-                value.dtype,
-            ):
-                raise CheckpointMismatchError(f"the state's {name} does not fit: {shown(found)}")
+        self._keras.check(state)
         if extra := state.keys() - self.state_dict().keys() - pending.state_dict().keys():
             raise CheckpointMismatchError(f"the state has {sorted(extra)}, which this model lacks")
+        moments = self._noise.loaded(state)
         self._keras.assign(state)
+        self._noise.moments = moments
         self.n_samples, self.n_updates, self.n_refused = map(int, counts)  # type: ignore[arg-type]
         self._pending = pending
 
@@ -370,14 +384,13 @@ class KerasLearner:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> KerasLearner:
         model = copy.deepcopy(self.model, memo)
-        twin = KerasLearner(model, self.batch_size, features=self.features, classes=self.classes)
+        twin = KerasLearner(
+            model,
+            self.batch_size,
+            features=self.features,
+            classes=self.classes,
+            noise_scale=self.noise_scale or False,
+        )
         twin._config = self.get_config()
         twin.load_state_dict(self.state_dict())  # Keras' own copy lacks the seeds of dropout
         return twin
-
-
-def _checked(classes: list[Any], output: tuple[int, ...]) -> list[Any]:
-    n = 2 if output in ((), (1,)) else output[-1]
-    if len(classes) != n or any(classes.index(label) != i for i, label in enumerate(classes)):
-        raise ConfigurationError(f"classes must be {n} different labels, not {shown(classes)}")
-    return classes

@@ -13,6 +13,14 @@ and weights `s_i`. With `q = sum s_i^2 / (sum s_i)^2`, which is `1 / n` when all
     signal  = |mean|^2 - q noise
 
 Numerator and denominator are smoothed apart, since the mean of ratios is not the ratio of means.
+
+A learner that keeps its rows, and sees no gradients of single samples, takes those of the halves of
+the micro-batch instead, `h_1` and `h_2` (appendix A.1 of the paper: estimates at two batch sizes),
+each with its own `q`, of its own samples::
+
+    noise   = |h_1 - h_2|^2 / (q_1 + q_2)
+
+which is `n / 4 |h_1 - h_2|^2`, and `signal = h_1 . h_2`, where the halves are equal.
 """
 
 from __future__ import annotations
@@ -30,6 +38,8 @@ __all__ = [
     "NoiseMoments",
     "NoiseScale",
     "check_noise_scale",
+    "estimates_of_halves",
+    "moments_fit",
     "moments_of",
     "noise_scale_from_config",
 ]
@@ -48,8 +58,8 @@ class NoiseScale:
         Of the running means, for each measurement, in (0, 1). They look back on about
         `1 / (1 - decay)` measured micro-batches.
     every
-        Measure one micro-batch in `every`. A measured one costs more; None: 8, where that hardly
-        shows (docs/batch-size.md says how much).
+        Measure one micro-batch in `every`. A measured one costs more; None: 8, and 16 for a
+        `KerasLearner`, where that hardly shows (docs/batch-size.md says how much).
 
     Examples
     --------
@@ -195,6 +205,49 @@ _MEANS = ("signal", "noise", "signal_2", "noise_2", "product")
 def moments_of(n: int, values: FloatArray) -> NoiseMoments:
     """Make moments of a count and of what `as_list` returned."""
     return NoiseMoments(n, *values.tolist())
+
+
+def moments_fit(n: int, values: FloatArray) -> bool:
+    """Say whether what is left of the averages' weights is between 0 and 1, and 0 at first."""
+    left = values[:2]
+    return bool(((left > 0.0) & (left <= 1.0) == bool(n)).all())
+
+
+def estimates_of_halves(
+    gradients: tuple[FloatArray, FloatArray], weights: tuple[FloatArray, FloatArray]
+) -> tuple[float, float] | None:
+    """Estimate signal and noise from the two halves of a micro-batch.
+
+    Parameters
+    ----------
+    gradients
+        Weighted mean gradient of each half, one dimension.
+    weights
+        Weights of the samples of each half.
+
+    Returns
+    -------
+    tuple of float, or None
+        Both unbiased; None where a half has no weight, or one sample nearly all of it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from streamfit.core.noise import estimates_of_halves
+    >>> estimates_of_halves((np.array([3.0]), np.array([1.0])), (np.ones(4), np.ones(4)))
+    (3.0, 8.0)
+    """
+    s_1, s_2 = (float(w.sum()) for w in weights)
+    if not (s_1 > 0.0 and s_2 > 0.0):
+        return None
+    t_1, t_2 = (float((w**2).sum()) for w in weights)
+    q = (t_1 + t_2) / (s_1 + s_2) ** 2
+    if not q <= 0.9:
+        return None
+    apart = gradients[0] - gradients[1]
+    mean = (s_1 * gradients[0] + s_2 * gradients[1]) / (s_1 + s_2)
+    noise = float(apart @ apart) / (t_1 / s_1**2 + t_2 / s_2**2)
+    return float(mean @ mean) - q * noise, noise
 
 
 def _student(freedom: float) -> float:

@@ -9,6 +9,7 @@ import numpy as np
 
 from streamfit._kernels import exact_label
 from streamfit.core import optim, schedules
+from streamfit.core.noise import moments_fit
 from streamfit.errors import BadSampleError, CheckpointMismatchError
 from streamfit.types import Label, StateDict
 
@@ -77,7 +78,7 @@ def check_state(learner: LinearModel, state: StateDict) -> list[Label]:
             raise CheckpointMismatchError(f"the state's {name} does not fit: {state[name]!r:.80}")
     if state.get("schedule_start", 0) > state["n_updates"] or state.get("lr_factor", 1.0) == 0.0:
         raise CheckpointMismatchError("the state's learning rate does not fit")
-    if not _noise_fits(state):
+    if "noise" in state and not moments_fit(state["n_measured"], state["noise"]):
         raise CheckpointMismatchError("the state's gradient noise does not fit")
     if state["weight_scale"] == 0.0:
         raise CheckpointMismatchError("the state's weight_scale is 0")
@@ -108,14 +109,6 @@ def _expected(learner: LinearModel, state: StateDict) -> StateDict:
             expected["curvature"] = expected["parameters"]
     expected.update({name: usual for name, usual in _SOMETIMES.items() if name in state})
     return expected
-
-
-def _noise_fits(state: StateDict) -> bool:
-    """Say whether what is left of the averages' weights is between 0 and 1, and 0 at first."""
-    if "noise" not in state:
-        return True
-    left = state["noise"][:2]
-    return bool(((left > 0.0) & (left <= 1.0) == bool(state["n_measured"])).all())
 
 
 def _fits(name: str, value: object, known: object, shape: tuple[int, ...]) -> bool:
