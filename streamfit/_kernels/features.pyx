@@ -10,13 +10,17 @@ cimport cython
 from cpython.dict cimport PyDict_Next
 from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_AsDouble, PyFloat_Check, PyFloat_CheckExact
 from cpython.list cimport PyList_GET_SIZE
-from cpython.long cimport PyLong_AsDouble, PyLong_Check, PyLong_CheckExact
+from cpython.long cimport PyLong_Check, PyLong_CheckExact
 from cpython.object cimport PyObject
 from cpython.unicode cimport PyUnicode_CheckExact
 from libc.stdint cimport int32_t
 from libc.string cimport memset
 
 from streamfit._kernels.hashing cimport sf_entry
+
+cdef extern from "dicts.h":
+    Py_ssize_t sf_read_known(dict x, PyObject** name, Py_ssize_t limit, double* row)
+    bint sf_plain_number(PyObject* value, double* number)
 
 import numpy as np
 
@@ -314,15 +318,9 @@ cdef class FeatureIndex:
         cdef bint in_order = True  # so far the names were the index's first ones
         cdef double number_
         cdef PyObject** names = (<PyListObject*>self._names).ob_item
+        i = position = sf_read_known(x, names, limit, row)
         while PyDict_Next(x, &position, &key, &value):
-            if PyFloat_CheckExact(<object>value) or PyFloat_Check(<object>value):
-                number_ = PyFloat_AS_DOUBLE(<object>value)
-            elif PyLong_Check(<object>value):
-                try:
-                    number_ = PyLong_AsDouble(<object>value)
-                except OverflowError:
-                    return -1
-            else:
+            if not sf_plain_number(value, &number_):
                 return -1
             if i < limit and names[i] == key:
                 row[i] = number_
@@ -365,14 +363,7 @@ cdef class FeatureIndex:
         cdef Py_ssize_t position = 0, n = 0, column
         cdef double number_
         while PyDict_Next(x, &position, &key, &value):
-            if PyFloat_Check(<object>value):
-                number_ = PyFloat_AS_DOUBLE(<object>value)
-            elif PyLong_Check(<object>value):
-                try:
-                    number_ = PyLong_AsDouble(<object>value)
-                except OverflowError:
-                    return -1
-            else:
+            if not sf_plain_number(value, &number_):
                 return -1
             column = self._find(<object>key, limit, grow)
             if column == -1:

@@ -14,6 +14,7 @@ cdef struct sf_known:
 
 cdef class HashedFeatures:
     cdef readonly int bits
+    cdef void* _memory
     cdef sf_known* _known  # names seen before
     cdef uintptr_t _sets   # how many sets of them, less 1
     cdef unsigned int _turn
@@ -23,4 +24,6 @@ cdef class HashedFeatures:
     cdef int32_t learn(self, object name) except? -1
 
     cdef int32_t code(self, object name) except? -1
-    cdef Py_ssize_t fill_dict(self, dict x, sf_entry* entry) except -2
+    cdef Py_ssize_t fill_dict(
+        self, dict x, sf_entry* entry, PyObject** name, double* value
+    ) except -2

@@ -1,8 +1,6 @@
 """Features by hash: any number of names in a fixed number of columns."""
 
-from cpython.dict cimport PyDict_Next
-from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_Check
-from cpython.long cimport PyLong_AsDouble, PyLong_Check, PyLong_CheckExact
+from cpython.long cimport PyLong_CheckExact
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF, Py_XDECREF
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize, PyUnicode_CheckExact
@@ -11,11 +9,16 @@ from libc.stdlib cimport calloc, free
 
 from streamfit.errors import BadSampleError, ConfigurationError
 
+cdef extern from "dicts.h":
+    Py_ssize_t sf_read_items(dict x, PyObject** name, double* value)
+
 cdef extern from "sparse.h" nogil:
     uint32_t sf_murmur3(const unsigned char* data, int64_t n, uint32_t seed)
+    void sf_prefetch(const void* address)
 
 cdef enum:
-    WAYS = 4              # names in a set; together they fill one line of the cache
+    LINE = 64             # bytes that the cache keeps together
+    WAYS = 4              # names in a set, which fill a line
     MOST_BITS = 16        # sets of names whose hash is remembered: at most 2**16
     LONGEST = 200         # characters of a name that is remembered
     UNKNOWN = -(1 << 30)  # no column's code
@@ -54,16 +57,18 @@ cdef class HashedFeatures:
             raise TypeError("hashed features are made once; make other ones")
         self.bits = bits
         self._sets = (1 << min(bits, MOST_BITS)) - 1
-        self._known = <sf_known*>calloc((self._sets + 1) * WAYS, sizeof(sf_known))
-        if self._known == NULL:
+        self._memory = calloc((self._sets + 2) * WAYS, sizeof(sf_known))
+        if self._memory == NULL:
             raise MemoryError("no memory for the hashes of names")
+        # from where the next line of the cache begins
+        self._known = <sf_known*>(<uintptr_t>self._memory + LINE - 1 & ~<uintptr_t>(LINE - 1))
 
     def __dealloc__(self):
         cdef uintptr_t i
         if self._known != NULL:
             for i in range((self._sets + 1) * WAYS):
                 Py_XDECREF(self._known[i].name)
-        free(self._known)
+        free(self._memory)
 
     def __repr__(self):
         return f"HashedFeatures(bits={self.bits})"
@@ -133,11 +138,11 @@ cdef class HashedFeatures:
     cdef inline int32_t recall(self, PyObject* name) noexcept:
         """Find a name by the address of its object, which need not even be looked at."""
         cdef sf_known* known = self._set_of(name)
+        cdef int32_t found = 0
         cdef int way
-        for way in range(WAYS):
-            if known[way].name == name:
-                return known[way].code
-        return UNKNOWN
+        for way in range(WAYS):  # without a branch: no processor could guess the way
+            found |= -<int32_t>(known[way].name == name) & (known[way].code ^ UNKNOWN)
+        return found ^ UNKNOWN
 
     cdef int32_t learn(self, object name) except? -1:
         """Return `code` of an exact name, and remember it for the next time."""
@@ -159,32 +164,26 @@ cdef class HashedFeatures:
             known.code = code
         return code
 
-    cdef Py_ssize_t fill_dict(self, dict x, sf_entry* entry) except -2:
+    cdef Py_ssize_t fill_dict(
+        self, dict x, sf_entry* entry, PyObject** name, double* value
+    ) except -2:
         """Write a dict as entries; return their number, or -1 if it is not plain.
 
-        Plain are exact names and built-in numbers (see `FeatureIndex.fill_dict`).
+        Plain are exact names and built-in numbers (see `FeatureIndex.fill_dict`). In `name` and
+        `value` there is room for as many. Each step is a loop of its own, so that what memory is
+        slow to bring is asked for early.
         """
-        cdef PyObject* key
-        cdef PyObject* value
-        cdef Py_ssize_t position = 0, i = 0
-        cdef double number
-        cdef int32_t code
-        while PyDict_Next(x, &position, &key, &value):
-            if PyFloat_Check(<object>value):
-                number = PyFloat_AS_DOUBLE(<object>value)
-            elif PyLong_Check(<object>value):
-                try:
-                    number = PyLong_AsDouble(<object>value)
-                except OverflowError:
-                    return -1
-            else:
-                return -1
-            code = self.recall(key)
+        cdef Py_ssize_t n = sf_read_items(x, name, value), i
+        cdef int32_t code, minus
+        for i in range(n):
+            sf_prefetch(self._set_of(name[i]))
+        for i in range(n):
+            code = self.recall(name[i])
             if code == UNKNOWN:
-                if not (PyUnicode_CheckExact(<object>key) or PyLong_CheckExact(<object>key)):
+                if not (PyUnicode_CheckExact(<object>name[i]) or PyLong_CheckExact(<object>name[i])):
                     return -1
-                code = self.learn(<object>key)
-            entry[i].column = code if code >= 0 else ~code
-            entry[i].value = number if code >= 0 else -number
-            i += 1
-        return i
+                code = self.learn(<object>name[i])
+            minus = code >> 31  # 0 or, where the code is a complement, -1
+            entry[i].column = code ^ minus
+            entry[i].value = value[i] * (1 | minus)
+        return n

@@ -1,6 +1,7 @@
 """One sample as a row: reading it, and saying what is wrong with it."""
 
 from cpython.list cimport PyList_GET_SIZE
+from cpython.object cimport PyObject
 from libc.stdint cimport int32_t, int64_t
 from libc.stdlib cimport free
 
@@ -15,6 +16,7 @@ from streamfit._kernels.state cimport LinearState
 cdef extern from "sparse.h" nogil:
     void sf_sort_entries(sf_entry*, sf_entry*, int64_t, int64_t)
     int64_t sf_write_row(const sf_entry*, int64_t, double*, int32_t*)
+    void sf_prefetch(const void* address)
 
 cdef enum:
     DENSE_BELOW = 64  # columns up to which a dict is always a dense row
@@ -78,12 +80,13 @@ cdef class LinearSamples(LinearState):
 
     cdef Py_ssize_t _fill_plain(self, dict x, bint grow) except -2:
         """The same for a dict; -1 if its values are no plain numbers."""
-        cdef Py_ssize_t n, limit = self.m.n_features, given = len(x)
+        cdef Py_ssize_t n, i, limit = self.m.n_features, given = len(x)
         if grow and PyList_GET_SIZE(self.index._names) > limit:
             self._forget_names()
         self._reserve_row(limit + given if self.hashing is None else given)
         if self.hashing is not None:
-            n = self.hashing.fill_dict(x, self.entry)
+            # what comes later overwrites the row and the spare entries
+            n = self.hashing.fill_dict(x, self.entry, <PyObject**>self.spare_entry, self.row)
         elif limit <= DENSE_BELOW or 4 * given > limit or self.m.standardize:
             n = self.index.fill_dict(x, self.row, limit, grow)
             self.row_is_sparse = False
@@ -95,6 +98,8 @@ cdef class LinearSamples(LinearState):
             return n
         if self.hashing is None and grow:
             limit = len(self.index._names)
+        for i in range(n):  # the weights, while the entries are sorted
+            sf_prefetch(<char*>self.m.param + (SF_PAD + self.entry[i].column) * self.itemsize)
         sf_sort_entries(self.entry, self.spare_entry, n, limit)
         self.row_is_sparse = True
         self.row_length = sf_write_row(self.entry, n, self.row, self.row_column)

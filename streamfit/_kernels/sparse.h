@@ -10,6 +10,15 @@ typedef struct {
     int32_t column;
 } sf_entry;
 
+/* Ask memory for what will be read soon. */
+static inline void sf_prefetch(const void *address) {
+#ifdef __GNUC__
+    __builtin_prefetch(address);
+#else
+    (void)address;
+#endif
+}
+
 #define SF_BUCKETS 256
 
 /* Sort entries by column, those of one column by value. Columns of hashed names are spread evenly,

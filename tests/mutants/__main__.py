@@ -28,14 +28,17 @@ ROOT = Path(__file__).parents[2]
 KERNELS = Path("streamfit/_kernels")
 # Not optimized, and for any processor: compiled in a few seconds, with the same bits.
 FLAGS = "-O0 -DSF_BASELINE -w -fPIC -shared -ffp-contract=off -fno-math-errno -fno-trapping-math"
-MODULES = ("learning", "samples", "state", "memory", "linear", "formulas", "hashing")
+MODULES = (
+    *("learning", "samples", "state", "memory", "linear", "formulas"),
+    *("hashing", "features"),
+)
 """The modules that include a header."""
 QUICK = (
     *("tests/properties/test_arithmetic.py", "tests/properties/test_offline.py"),
     *("tests/properties/test_sparse.py", "tests/properties/test_machine.py"),
     *("tests/properties/test_table.py", "tests/properties/test_arrival.py"),
     *("tests/properties/test_bad_input.py", "tests/unit/test_learner.py"),
-    "tests/unit/test_drift.py",
+    *("tests/unit/test_drift.py", "tests/properties/test_dicts.py"),
 )
 """What runs on each mutant, the likeliest to find it first; the first failure ends it."""
 SECONDS = 600
