@@ -13,7 +13,7 @@ from bisect import bisect_left
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from streamfit.bad_samples import BadSamples
 from streamfit.checkpoint import Checkpoint, check_same_model
@@ -151,6 +151,7 @@ class Run:
         check_same_model(saved, self.model.get_config(), self._directory)
         try:
             run = saved.trainer
+            self._take_more(saved)
             self._epoch, self._n_epochs = int(run["epoch"]), int(run["n_epochs"])
             self._bad.n = int(run["n_bad"])
             self._start = dict(run["start"])
@@ -180,6 +181,18 @@ class Run:
                 position=saved.position,
             )
         )
+
+    def _more_state(self) -> dict[str, Any]:
+        """Return what else a checkpoint keeps."""
+        return {}
+
+    def _take_more(self, saved: Checkpoint) -> None:
+        """Take what `_more_state` returned."""
+        if "shares" in saved.trainer:
+            raise CheckpointMismatchError(
+                f"checkpoint {saved.number} in {self._directory} is of a training in shares; go on "
+                "with it by a RayTrainer (one worker will do), or give another directory"
+            )
 
     # ---- from the source into the model
 
@@ -355,6 +368,7 @@ class Run:
                 "source_state": held,
                 "monitors": self._monitors.state_dict(),
                 **self._evaluation.state_dict(),
+                **self._more_state(),
             },
         )
         path = self.checkpoint.save(saved)
@@ -397,6 +411,10 @@ class Run:
         return self.model.n_samples - self._before[0]
 
     @property
+    def _n_duplicates(self) -> int:
+        return getattr(self.source, "n_duplicates", 0)
+
+    @property
     def _remaining(self) -> int | None:
         """Samples still wanted, None when there is no limit."""
         limit = self._trainer.max_samples
@@ -416,7 +434,7 @@ class Run:
             n_updates=self.model.n_updates - self._before[1],
             n_pending=self.model.n_pending,
             n_bad=self._bad.n,
-            n_duplicates=getattr(self.source, "n_duplicates", 0),
+            n_duplicates=self._n_duplicates,
             n_refused=self.model.n_refused - self._before[2],
             n_epochs=self._n_epochs,
             progressive_loss=self._evaluation.progressive_loss,

@@ -4,6 +4,10 @@ An action calls the learner's method of that name, with the action's parameters 
 arguments. It must be a function of model and parameters alone, for a replay does it again.
 `drift` does nothing: it says in the journal that and why something may follow. So does
 `batch_size`: the size that a schedule had arrived at, which a replay arrives at by itself.
+
+`shares` says that from here on several shares train, which partition belongs to which of them, and
+how they are put together; `average`, that the models of all shares are averaged here. They are
+done by `streamfit.verification`, for they are about more than one model.
 """
 
 from __future__ import annotations
@@ -16,9 +20,12 @@ from streamfit.types import Action, Learner
 
 __all__ = ["ACTIONS", "apply", "check_able"]
 
-ACTIONS = ("drift", "reset_optimizer", "set_learning_rate_factor", "batch_size")
-"""The names; only append. All but `drift` and `batch_size` are methods of a learner."""
-_TOLD = ("drift", "batch_size")
+ACTIONS = (
+    *("drift", "reset_optimizer", "set_learning_rate_factor", "batch_size"),
+    *("shares", "average"),
+)
+"""The names; only append. Two are methods of a learner, `reset_optimizer` and the one after it."""
+_TOLD = ("drift", "batch_size", "shares", "average")
 
 
 def apply(action: Action, model: Learner) -> None:

@@ -17,6 +17,7 @@
     │   ├── CheckpointMismatchError           a valid file of another model, source or format
     │   ├── CheckpointLockedError             another trainer holds the directory
     │   └── CheckpointFencedError             another trainer took the directory over
+    ├── WorkerError (RuntimeError)            the workers of a distributed training keep failing
     ├── ServingError (RuntimeError)           the address cannot be listened on
     ├── BusyError (RuntimeError)              the model is learning already, in another call
     ├── UnsupportedError (TypeError)          the model or source cannot do what was asked
@@ -51,6 +52,7 @@ __all__ = [
     "TooManyBadSamplesError",
     "UnsupportedError",
     "UpdateRefusedWarning",
+    "WorkerError",
 ]
 
 
@@ -204,6 +206,12 @@ class CheckpointFencedError(CheckpointError):
     """Another trainer took the checkpoint directory over; this one must not publish any more."""
 
     exit_code = 34
+
+
+class WorkerError(StreamfitError, RuntimeError):
+    """Workers of a distributed training died or did not answer, more often than is allowed."""
+
+    exit_code = 50
 
 
 class ServingError(StreamfitError, RuntimeError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import UserList
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from streamfit.errors import BadSampleError, ConfigurationError, shown
@@ -94,9 +94,13 @@ class Evaluation:
         return bad
 
     def _score(self, block: Block, start: int, stop: int, predictors: FloatArray) -> None:
-        predictions = self._model.predictions(predictors[start:stop])
-        for i, prediction in enumerate(predictions, start):
-            y, w = block.y[i], 1.0 if block.w is None else block.w[i]
+        w = None if block.w is None else block.w[start:stop]
+        self.score(block.y[start:stop], w, self._model.predictions(predictors[start:stop]))
+
+    def score(self, ys: Any, ws: Any, predictions: Sequence[Any]) -> None:
+        """Show labels, weights and predictions of samples to the observers and the metrics."""
+        for i, prediction in enumerate(predictions):
+            y, w = ys[i], 1.0 if ws is None else ws[i]
             label = prediction
             if isinstance(prediction, dict):
                 label = max(prediction, key=prediction.__getitem__, default=None)

@@ -8,8 +8,8 @@ pruned, because a replay begins at the beginning; rotation only bounds the singl
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +154,28 @@ class Journal:
         """Record that `action` is done to the model next."""
         self._add(action)
 
+    def round(self, entries: Iterable[Entry]) -> None:
+        """Record what several shares have done together: a mark can only follow all of it.
+
+        The model is what it is after the round.
+        """
+        if self._directory is None:
+            return
+        for entry in entries:
+            last = self._segment
+            if isinstance(entry, Segment) and last is not None and _follows(entry, last):
+                self._segment = replace(last, stop=entry.stop, n=last.n + entry.n)
+                continue
+            self._put(last)
+            self._segment = entry if isinstance(entry, Segment) else None
+            self._put(None if isinstance(entry, Segment) else entry)
+        if self._model.n_samples >= self._next_mark:
+            self._put(self._segment)
+            self._segment = None
+            self._mark()
+        if len(self._entries) >= _FRAME_ENTRIES:
+            self._write()
+
     def epoch(self) -> None:
         """Record that another pass over the source begins."""
         self._add(Epoch())
@@ -181,6 +203,10 @@ class Journal:
         if len(self._entries) >= _FRAME_ENTRIES:
             self._write()
 
+    def _put(self, entry: Entry | None) -> None:
+        if entry is not None:
+            self._entries.append(entry)
+
     def _close_segment(self) -> None:
         segment, self._segment = self._segment, None
         if segment is not None:
@@ -196,6 +222,12 @@ class Journal:
         assert self._files is not None
         self._files.append(encode(self._entries))
         self._entries = []
+
+
+def _follows(segment: Segment, last: Segment) -> bool:
+    """Say whether two segments are one: whatever lay between them holds no record."""
+    place, before = (segment.source, segment.partition), (last.source, last.partition)
+    return place == before and segment.start >= last.stop
 
 
 def _mark_every(model: Learner) -> int:

@@ -134,6 +134,13 @@ class ArraySource:
         """Count the rows left."""
         return len(self._y) - _count(position)
 
+    def rows(self, start: int, stop: int) -> ArraySource:
+        """Return rows `start` to `stop` as a source of their own, which shares the memory."""
+        part = copy.copy(self)
+        part._X, part._y, part._row = self._X[start:stop], self._y[start:stop], 0
+        part._w = None if self._w is None else self._w[start:stop]
+        return part
+
     def close(self) -> None:
         """Do nothing; there is nothing to release."""
 

@@ -35,6 +35,7 @@ __all__ = [
     "Sample",
     "SendsDeadLetters",
     "Source",
+    "Splits",
     "StateDict",
     "Target",
 ]
@@ -212,6 +213,17 @@ class DescribesItself(Protocol):
 
     def get_config(self) -> dict[str, Any] | None:
         """Return the arguments, JSON-safe and without secrets; None when they cannot be told."""
+
+
+@runtime_checkable
+class Splits(Protocol):
+    """A source whose partitions can be read apart, each by another worker."""
+
+    def partitions(self) -> list[str]:
+        """Return the keys of its partitions, as a position names them; may ask a broker."""
+
+    def only(self, partitions: Sequence[str]) -> Source:
+        """Return the same source with only some of its partitions, to be sent to a worker."""
 
 
 @runtime_checkable

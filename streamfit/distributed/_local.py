@@ -1,0 +1,69 @@
+"""`mode="local"`: every share trains a model of its own, and these are averaged now and then."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from streamfit.core.averaging import average_states
+from streamfit.distributed._share import Done, Limits
+from streamfit.shards import cut
+from streamfit.types import Action
+
+if TYPE_CHECKING:
+    from streamfit.distributed._run import ShareRun
+
+__all__ = ["LocalRounds"]
+
+AVERAGE = Action("average")
+
+
+class LocalRounds:
+    """Rounds of parallel SGD with averaging.
+
+    Parameters
+    ----------
+    run
+        The run whose model is trained.
+    """
+
+    def __init__(self, run: ShareRun) -> None:
+        self._run = run
+
+    def round(self, ended: set[int]) -> bool:
+        """Do a round; return whether anything came of it.
+
+        Parameters
+        ----------
+        ended
+            The shares that have nothing more to learn; receives those that end now.
+        """
+        run = self._run
+        start = run.model.state_dict()
+        active = [s for mine in run.crew.shares.values() for s in mine if s not in ended]
+        limits = self._limits(sorted(active))
+        state = run.crew.pool.put(start)
+        arguments = {
+            worker: (state, {s: limits[s] for s in mine if s in limits})
+            for worker, mine in run.crew.shares.items()
+            if limits.keys() & set(mine)
+        }
+        answers: dict[int, Done] = run.crew.ask("train", arguments, run.is_live)
+        ended.update(share for share, done in answers.items() if done.ended)
+        if not any(done.entries for done in answers.values()):
+            return False
+        states = [answers[s].state for s in sorted(answers)]
+        average = average_states(
+            run.learner, start, [state for state in states if state is not None]
+        )
+        run.take(answers, lambda: run.model.load_state_dict(average), [AVERAGE])
+        return True
+
+    def _limits(self, active: list[int]) -> dict[int, Limits]:
+        n_batches, seconds = self._run.plan.sync_batches, self._run.plan.sync_seconds
+        remaining = self._run.remaining
+        parts = [None] * len(active) if remaining is None else cut(remaining, len(active))
+        return {
+            share: Limits(n_batches, seconds, n)
+            for share, n in zip(active, parts, strict=True)
+            if n != 0
+        }

@@ -1,0 +1,228 @@
+"""The driver of a training in shares: it owns the model, the position, and all that is saved.
+
+Work goes in rounds. Workers compute a round from the driver's model and tell what they have done;
+model and position change only when everybody has answered. So between two rounds there is one
+consistent state, which is what a checkpoint holds, and what every worker begins anew with when one
+of them is lost.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from streamfit._journal_file import Entry, Skipped
+from streamfit._run import Run
+from streamfit.checkpoint import Checkpoint
+from streamfit.core.learner import LinearLearner
+from streamfit.distributed._crew import Crew
+from streamfit.distributed._local import LocalRounds
+from streamfit.distributed._share import Done
+from streamfit.distributed._workers import WorkerLost
+from streamfit.errors import CheckpointMismatchError
+from streamfit.shards import Dealing, Shards, deal, split
+from streamfit.types import Action, Position
+
+if TYPE_CHECKING:
+    from streamfit.distributed.trainer import ShareTrainer
+
+__all__ = ["ShareRun"]
+
+_IDLE_SECONDS = 0.01
+
+
+class ShareRun(Run):
+    """One call of `RayTrainer.run`.
+
+    Parameters
+    ----------
+    plan
+        How to train what on what.
+    """
+
+    crew: Crew
+
+    def __init__(self, plan: ShareTrainer) -> None:
+        super().__init__(plan)
+        self.plan = plan
+        self._n_shares = plan.shares
+        self._shards: Shards = plan.shards
+        self._dealing: Dealing = {}
+        self._recorded: object = None  # what the journal knows of the shares
+        self._duplicates: dict[int, int] = {}
+
+    @property
+    def is_live(self) -> bool:
+        """Whether shares may have to wait for samples."""
+        return bool(getattr(self.source, "live", False))
+
+    @property
+    def learner(self) -> LinearLearner:
+        """The model, which is a linear one."""
+        assert isinstance(self.model, LinearLearner)
+        return self.model
+
+    @property
+    def remaining(self) -> int | None:
+        """Samples still wanted; None: all."""
+        return self._remaining
+
+    @property
+    def _n_duplicates(self) -> int:
+        return sum(self._duplicates.values())
+
+    # ---- the shares, in checkpoint and journal
+
+    def _more_state(self) -> dict[str, Any]:
+        return {"shares": self._shares()}
+
+    def _shares(self) -> dict[str, Any]:
+        return {"n": self._n_shares, "mode": self.plan.mode, "of": dict(self._dealing)}
+
+    def _take_more(self, saved: Checkpoint) -> None:
+        shares, mode = saved.trainer.get("shares"), self.plan.mode
+        if shares is None or shares["mode"] != mode:
+            was = "no training in shares" if shares is None else f"one with mode={shares['mode']!r}"
+            raise CheckpointMismatchError(
+                f"checkpoint {saved.number} in {self._directory} is of {was}, not of one with "
+                f"mode={mode!r}; give another directory"
+            )
+        if self.plan.given_shares not in (None, shares["n"]):
+            raise CheckpointMismatchError(
+                f"checkpoint {saved.number} in {self._directory} is of shares={shares['n']}, not "
+                f"{self.plan.given_shares}; they are part of what is learned and cannot change"
+            )
+        self._n_shares = int(shares["n"])
+        self._dealing = {str(key): int(share) for key, share in shares["of"].items()}
+        self._recorded = self._shares()
+        self._shards = split(self.plan.given_source, self._n_shares, mode)
+        self.source = self._shards.source
+
+    def _deal(self) -> list[Any]:
+        """Deal partitions to shares; return what each share reads."""
+        if not self._shards.cuts:
+            self._dealing = deal(sorted(self._position, key=_place), self._n_shares, self._dealing)
+        if self._recorded != self._shares():
+            self._recorded = self._shares()
+            self._journal.acted(Action("shares", self._shares()))
+        mine: list[list[str]] = [[] for _ in range(self._n_shares)]
+        for key, share in self._dealing.items():
+            mine[share].append(key)
+        if self._shards.cuts:
+            return [self.crew.pool.put(self.source)] * self._n_shares
+        return [self.crew.pool.put(self._shards.of(keys)) for keys in mine]
+
+    def _positions(self) -> list[Position]:
+        """Return where each share begins."""
+        if self._shards.cuts:
+            return [dict(self._position)] * self._n_shares
+        positions: list[Position] = [{} for _ in range(self._n_shares)]
+        for key, share in self._dealing.items():
+            positions[share][key] = self._position[key]
+        return positions
+
+    # ---- rounds
+
+    def _train(self) -> None:
+        plan = self.plan
+        pool = plan.open_pool(plan.settings())
+        self.crew = Crew(
+            pool,
+            plan.workers,
+            self._n_shares,
+            plan.worker_timeout,
+            plan.max_restarts,
+            self._stop,
+        )
+        try:
+            self._sources = self._deal()
+            super()._train()
+        finally:
+            self.crew.close()
+
+    def _flush(self, reason: str, last_batch: str) -> None:
+        """Do nothing: shares deal with their partial micro-batches themselves."""
+
+    def _read(self) -> None:
+        """Make one pass over the source, round by round."""
+        rounds = LocalRounds(self)
+        ended: set[int] = set()
+        fresh = True
+        while self._remaining != 0 and self._stop.signal_name is None:
+            try:
+                if fresh:
+                    self.crew.begin(self._sources, self._positions())
+                    fresh = False
+                    ended.clear()
+                if not rounds.round(ended):
+                    if len(ended) == self._n_shares:
+                        return
+                    time.sleep(_IDLE_SECONDS)
+            except WorkerLost as lost:
+                self.crew.replace(lost)
+                fresh = True
+            self._look_at_the_clock()
+            self._tell()
+
+    def take(
+        self, answers: Mapping[int, Done], update: Callable[[], None], end: Sequence[Entry]
+    ) -> None:
+        """Let a round count, now that everybody has answered.
+
+        Parameters
+        ----------
+        answers
+            What each share has done.
+        update
+            Changes the model.
+        end
+            What the journal says of the end of the round.
+        """
+        done = [answers[share] for share in sorted(answers)]
+        entries = self._judge(done)
+        n_refused = self.model.n_refused
+        update()
+        for share, one in answers.items():
+            self._position.update(one.position)
+            self._duplicates[share] = one.n_duplicates
+        self._journal.round([*entries, *end])
+        for one in done:
+            self.model.loss_sum += one.loss_sum
+            self.model.loss_weight += one.loss_weight
+        if self.model.n_refused > n_refused:
+            self._refused.happened(self.model.n_refused - n_refused)
+        for one in done:
+            if self._web is not None:
+                for refused in one.refused:
+                    self._web.refused(refused.error)
+            for ys, ws, told in one.scored:
+                self._evaluation.score(
+                    ys, ws, told if isinstance(told, list) else self.model.predictions(told)
+                )
+
+    def _judge(self, done: Sequence[Done]) -> list[Entry]:
+        """Deal with the bad samples of a round; return its entries, in the order of the shares."""
+        entries: list[Entry] = []
+        n_bad = self._bad.n
+        try:
+            for one in done:
+                refused = iter(one.refused)
+                for entry in one.entries:
+                    if isinstance(entry, Skipped):
+                        bad = next(refused)
+                        letter = self._bad.refuse(bad.block, 0, bad.error, self._n_samples)
+                        entries.append(replace(entry, dead_letter=letter))
+                    else:
+                        entries.append(entry)
+        except Exception:
+            self._bad.n = n_bad  # the round does not count
+            raise
+        return entries
+
+
+def _place(key: str) -> tuple[str, int]:
+    """Sort partitions by number."""
+    name, _, number = key.rpartition(":")
+    return name, int(number)

@@ -1,0 +1,193 @@
+"""`RayTrainer`: how to train one model with several workers."""
+
+from __future__ import annotations
+
+import re
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from streamfit.core import optim
+from streamfit.core.features import FeatureIndex
+from streamfit.core.learner import LinearLearner
+from streamfit.core.softmax import SoftmaxRegression
+from streamfit.core.validation import check_choice, check_integer, check_real
+from streamfit.distributed._run import ShareRun
+from streamfit.distributed._share import Settings
+from streamfit.distributed._workers import Here, Pool
+from streamfit.errors import ConfigurationError, UnsupportedError
+from streamfit.report import TrainingReport
+from streamfit.shards import MODES, split
+from streamfit.trainer import Trainer
+from streamfit.types import Learner, Monitor
+
+__all__ = ["RayTrainer", "ShareTrainer"]
+
+_SECONDS = re.compile(r"(\d+(?:\.\d+)?|\.\d+) ?s")
+
+
+class ShareTrainer(Trainer):
+    """Trains in shares that are computed here, one after the other: what `RayTrainer` equals.
+
+    For tests, and for finding out what shares cost in loss. The parameters are `RayTrainer`'s.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import streamfit as sf
+    >>> from streamfit.distributed import ShareTrainer
+    >>> X = np.random.default_rng(0).normal(size=(1000, 3))
+    >>> model = sf.LogisticRegression(batch_size=10)
+    >>> report = ShareTrainer(
+    ...     model, sf.ArraySource(X, X[:, 0] > 0), workers=2, mode="local", sync_every=5
+    ... ).run()
+    >>> report.n_samples, report.n_updates
+    (1000, 50)
+    """
+
+    def __init__(
+        self,
+        model: Learner,
+        source: Any,
+        *,
+        workers: int,
+        mode: str = "synchronous",
+        sync_every: int | str | None = None,
+        shares: int | None = None,
+        worker_timeout: float = 60.0,
+        max_restarts: int = 10,
+        **options: Any,
+    ) -> None:
+        self.workers = check_integer("workers", workers, minimum=1)
+        self.mode = check_choice("mode", mode, MODES)
+        self.sync_batches, self.sync_seconds = _sync_every(sync_every, mode)
+        self.given_shares = None if shares is None else check_integer("shares", shares, minimum=1)
+        self.shares = self.workers if shares is None else shares
+        self.worker_timeout = check_real("worker_timeout", worker_timeout, positive=True)
+        self.max_restarts = check_integer("max_restarts", max_restarts, minimum=0)
+        self.given_source = source
+        self.shards = split(source, self.shares, mode)
+        super().__init__(model, self.shards.source, **options)
+        if self.last_batch == "carry":
+            raise ConfigurationError(
+                'last_batch="carry" leaves samples pending where shares are put together; use '
+                '"apply", "scale" or "drop"'
+            )
+        if any(isinstance(one, Monitor) for one in self.callbacks):
+            raise ConfigurationError(
+                "callbacks: a monitor acts between two samples, and shares learn theirs at the "
+                "same time; functions of a Progress are welcome"
+            )
+        _check_model(model, mode)
+
+    def settings(self) -> Settings:
+        """Return what shares have to know."""
+        assert isinstance(self.model, LinearLearner)
+        return Settings(
+            type(self.model),
+            self.model.get_config(),
+            self.last_batch,
+            self.max_wait,
+            bool(self.evaluation.metrics),
+        )
+
+    def open_pool(self, settings: Settings) -> Pool:
+        """Make the workers' place."""
+        return Here(settings)
+
+    def session(self) -> AbstractContextManager[object]:
+        """Return what the workers need around them while they work."""
+        return nullcontext()
+
+    def run(self) -> TrainingReport:
+        """Train as `Trainer.run` does, in shares.
+
+        Raises
+        ------
+        WorkerError
+            When more than `max_restarts` workers were lost; what came before is saved.
+        StreamfitError
+            As `Trainer.run` does.
+        """
+        if self.model.n_pending:
+            raise UnsupportedError(
+                f"the model has {self.model.n_pending} pending samples, which are nobody's share; "
+                "flush() it"
+            )
+        with self.session():
+            return ShareRun(self).run()
+
+
+class RayTrainer(ShareTrainer):
+    """Trains one model with several workers, which are actors of Ray.
+
+    Parameters
+    ----------
+    model
+        A linear learner; it is trained in place.
+    """
+
+    def __init__(self, model: Learner, source: Any, **options: Any) -> None:
+        from streamfit.distributed import _ray
+
+        super().__init__(model, source, **options)
+        self._ray = _ray
+
+    def open_pool(self, settings: Settings) -> Pool:
+        """Make actors."""
+        return self._ray.RayPool(settings)
+
+    def session(self) -> AbstractContextManager[object]:
+        """Start a local Ray unless there is one."""
+        return self._ray.session(min(self.workers, self.shares))
+
+
+def _sync_every(value: object, mode: str) -> tuple[int | None, float | None]:
+    """Read `sync_every` as a number of updates, or as seconds."""
+    if mode == "synchronous":
+        if value is not None:
+            raise ConfigurationError(
+                'sync_every belongs to mode="local"; mode="synchronous" puts the gradients of '
+                "every micro-batch together"
+            )
+        return None, None
+    if isinstance(value, str) and (match := _SECONDS.fullmatch(value)):
+        return None, check_real("sync_every", float(match[1]), positive=True)
+    if value is None or isinstance(value, str):
+        raise ConfigurationError(
+            'mode="local" needs sync_every: a number of updates, or a time such as "0.5s"; not '
+            f"{value!r:.60}"
+        )
+    return check_integer("sync_every", value, minimum=1), None
+
+
+def _check_model(model: object, mode: str) -> None:
+    """Refuse what cannot be learned in shares, or not in this mode."""
+    if not isinstance(model, LinearLearner):
+        raise ConfigurationError(
+            f"a {type(model).__name__} cannot be trained in shares; streamfit's own learners can"
+        )
+    if isinstance(model.features, FeatureIndex):
+        names, fixed = model.features.names, model.features.fixed
+        if (fixed and not names) or (
+            not fixed and model.features.maximum != FeatureIndex().maximum
+        ):
+            raise ConfigurationError(
+                "which features a model has must not depend on which share is first: name them, "
+                "FeatureIndex(names, fixed=True), or let them grow without a maximum"
+            )
+    if mode == "local":
+        return
+    sequential = None
+    if isinstance(model.optimizer, optim.Auto):
+        sequential = "optimizer=Auto() begins with a look at the first samples"
+    elif model.scaler is not None:
+        sequential = "a scaler scales each sample by what came before it"
+    elif model.noise_scale is not None:
+        sequential = "noise_scale is measured sample by sample"
+    elif isinstance(model, SoftmaxRegression) and not model.classes_fixed:
+        sequential = "classes that appear count from the next sample on (name them: classes=[...])"
+    if sequential is not None:
+        raise ConfigurationError(
+            f'{sequential}, which mode="synchronous" cannot do, where shares of one micro-batch '
+            'are learned at the same time; mode="local" can'
+        )
