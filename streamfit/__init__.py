@@ -26,7 +26,7 @@ from streamfit.trainer import Trainer
 from streamfit.transformed import Transformed
 
 if typing.TYPE_CHECKING:
-    from streamfit import offline, plot
+    from streamfit import distributed, offline, plot
     from streamfit.advisor import advise_batch_size
     from streamfit.core.linear import LinearRegression, LogisticRegression
     from streamfit.core.softmax import SoftmaxRegression
@@ -57,6 +57,7 @@ __all__ = [
     "WebMonitor",
     "adapters",
     "advise_batch_size",
+    "distributed",
     "errors",
     "exit_codes",
     "journal",
@@ -74,6 +75,7 @@ __version__ = "0.1.0"
 # and so does what few programs need.
 _LAZY = {
     "advise_batch_size": "streamfit.advisor",
+    "distributed": "streamfit.distributed",
     "offline": "streamfit.offline",
     "plot": "streamfit.plot",
     "DateParts": "streamfit.date_parts",

@@ -25,6 +25,7 @@ from streamfit._journal_file import (
     read,
 )
 from streamfit._segments import Key, SegmentReader
+from streamfit._share_replay import LocalReplay, replay_of
 from streamfit.actions import apply
 from streamfit.checkpoint import Checkpoint, Checkpointer
 from streamfit.core.learner import LinearLearner
@@ -35,6 +36,7 @@ from streamfit.errors import (
     StreamfitError,
     UpdateRefusedWarning,
 )
+from streamfit.shards import split
 from streamfit.sources import IterableSource
 from streamfit.types import Action, Learner, Source
 
@@ -157,7 +159,7 @@ def verify(
     replayed = fresh_model(saved.config) if model is None else deepcopy(model)
     stream = deepcopy(replayed)
     stream.load_state_dict(saved.model)
-    opened: Source = source if isinstance(source, Source) else IterableSource(source)
+    opened = _opened(source, recorded)
     try:
         replay = _Replay(replayed, SegmentReader(opened))
         with warnings.catch_warnings():
@@ -181,6 +183,15 @@ def verify(
         replay_digest=found,
         first_difference=replay.difference,
     )
+
+
+def _opened(source: Any, entries: list[Entry]) -> Source:
+    """Make a source of what `verify` takes, split as the training had it."""
+    for entry in entries:
+        match entry:
+            case Action(name="shares", parameters={"n": int(n), "mode": str(mode)}):
+                return split(source, n, mode).source
+    return source if isinstance(source, Source) else IterableSource(source)
 
 
 def load(path: Path) -> tuple[Checkpoint, Iterator[Entry]]:
@@ -211,6 +222,7 @@ class _Replay:
         self._reader = reader
         self._first: Segment | None = None  # since the last mark that agreed
         self._last: Segment | None = None
+        self._shares: LocalReplay | None = None
 
     def run(self, entries: list[Entry]) -> None:
         """Go through the journal."""
@@ -226,7 +238,11 @@ class _Replay:
                 case Segment():
                     self._learn(entry)
                 case Flush(last_batch=last_batch):
-                    self._model.flush(last_batch)
+                    (self._shares or self._model).flush(last_batch)
+                case Action(name="shares", parameters=shares):
+                    self._shares = replay_of(self._model, shares)
+                case Action(name="average") if self._shares is not None:
+                    self._shares.average()
                 case Action():
                     apply(entry, self._model)
                 case Epoch():
@@ -241,6 +257,7 @@ class _Replay:
 
     def _learn(self, segment: Segment) -> None:
         self._first, self._last = self._first or segment, segment
+        model = self._model if self._shares is None else self._shares.learner_of(segment)
         found = 0
         for block, start, stop in self._reader.read(segment):
             found += stop - start
@@ -248,7 +265,7 @@ class _Replay:
                 bad = min((i for i in block.errors if start <= i < stop), default=None)
                 if bad is not None:
                     raise block.errors[bad]
-                self._model.learn_block(block, start, stop)
+                model.learn_block(block, start, stop)
             except BadSampleError as error:
                 self._refuse(segment, str(error))
                 return

@@ -103,7 +103,7 @@ class ShareRun(Run):
     def _deal(self) -> list[Any]:
         """Deal partitions to shares; return what each share reads."""
         if not self._shards.cuts:
-            self._dealing = deal(sorted(self._position, key=_place), self._n_shares, self._dealing)
+            self._dealing = deal(list(self._position), self._n_shares, self._dealing)
         if self._recorded != self._shares():
             self._recorded = self._shares()
             self._journal.acted(Action("shares", self._shares()))
@@ -156,9 +156,9 @@ class ShareRun(Run):
                     self.crew.begin(self._sources, self._positions())
                     fresh = False
                     ended.clear()
+                if len(ended) == self._n_shares:
+                    return
                 if not rounds.round(ended):
-                    if len(ended) == self._n_shares:
-                        return
                     time.sleep(_IDLE_SECONDS)
             except WorkerLost as lost:
                 self.crew.replace(lost)
@@ -220,9 +220,3 @@ class ShareRun(Run):
             self._bad.n = n_bad  # the round does not count
             raise
         return entries
-
-
-def _place(key: str) -> tuple[str, int]:
-    """Sort partitions by number."""
-    name, _, number = key.rpartition(":")
-    return name, int(number)

@@ -259,7 +259,7 @@ class Share:
         if size is None:
             return min(waiting, most)
         if wanted is not None and wanted <= room:
-            return wanted if waiting >= wanted or self.reader.is_read else 0
+            return min(waiting, wanted) if waiting >= wanted or self.reader.is_read else 0
         if waiting < room:
             return waiting if self.reader.is_read else 0
         if not isinstance(self._settings.config["batch_size"], int):

@@ -28,7 +28,7 @@ _SECONDS = re.compile(r"(\d+(?:\.\d+)?|\.\d+) ?s")
 class ShareTrainer(Trainer):
     """Trains in shares that are computed here, one after the other: what `RayTrainer` equals.
 
-    For tests, and for finding out what shares cost in loss. The parameters are `RayTrainer`'s.
+    For tests, and for finding out what shares cost in loss. Its parameters are `RayTrainer`'s.
 
     Examples
     --------
@@ -57,6 +57,7 @@ class ShareTrainer(Trainer):
         max_restarts: int = 10,
         **options: Any,
     ) -> None:
+        self._load()
         self.workers = check_integer("workers", workers, minimum=1)
         self.mode = check_choice("mode", mode, MODES)
         self.sync_batches, self.sync_seconds = _sync_every(sync_every, mode)
@@ -90,8 +91,11 @@ class ShareTrainer(Trainer):
             bool(self.evaluation.metrics),
         )
 
+    def _load(self) -> None:
+        """Import what the workers need."""
+
     def open_pool(self, settings: Settings) -> Pool:
-        """Make the workers' place."""
+        """Make the place where workers are."""
         return Here(settings)
 
     def session(self) -> AbstractContextManager[object]:
@@ -120,20 +124,61 @@ class ShareTrainer(Trainer):
 class RayTrainer(ShareTrainer):
     """Trains one model with several workers, which are actors of Ray.
 
+    The source is dealt out to *shares*, and workers compute shares. How many shares there are is a
+    part of what is learned, like the batch size; how many workers there are is not, and may be
+    another after a restart.
+
     Parameters
     ----------
     model
-        A linear learner; it is trained in place.
+        A linear learner; it is trained in place, as by `Trainer`.
+    source
+        An `ArraySource` (rows), a `KafkaSource` (partitions), or a list of sources (one file each,
+        say), each of which is a partition.
+    workers
+        How many actors. Each takes one of the cluster's CPUs.
+    mode
+        `"local"`: each share trains a copy of the model on its own partitions; the copies are
+        averaged, weighted by samples, every `sync_every`. It is `sf.offline.fit_local_sgd`, bit for
+        bit.
+    sync_every
+        In `local` mode: micro-batches of each share between two averages; or a time, such as
+        `"0.5s"`, and then what is learned depends on how fast everybody was.
+    shares
+        How many shares; by default, and at the first start, as many as workers.
+    worker_timeout
+        Seconds after which a worker that answers nothing is killed and replaced.
+    max_restarts
+        How many workers may be lost before the run gives up.
+    **options
+        The other arguments of `Trainer`; except that `last_batch` cannot be `"carry"`, and
+        callbacks cannot be monitors.
+
+    Raises
+    ------
+    ConfigurationError
+        When an argument is refused, the source cannot be split, or the model cannot be learned in
+        shares.
+    MissingDependencyError
+        Without the `ray` extra.
+
+    Notes
+    -----
+    `ray.init` is yours to call. Without it, a local Ray with a CPU for each worker is started for
+    the run.
+
+    The model, position, checkpoint, journal, dead letters, metrics and monitor are the driver's,
+    and change between two rounds only. So whoever is killed, driver or worker, costs the round
+    at hand and no more.
     """
 
-    def __init__(self, model: Learner, source: Any, **options: Any) -> None:
+    def _load(self) -> None:
         from streamfit.distributed import _ray
 
-        super().__init__(model, source, **options)
         self._ray = _ray
 
     def open_pool(self, settings: Settings) -> Pool:
-        """Make actors."""
+        """Make the place where actors are."""
         return self._ray.RayPool(settings)
 
     def session(self) -> AbstractContextManager[object]:

@@ -39,6 +39,7 @@ def test_streamfit() -> None:
         "WebMonitor",
         "adapters",
         "advise_batch_size",
+        "distributed",
         "errors",
         "exit_codes",
         "journal",
@@ -125,13 +126,28 @@ def test_offline() -> None:
     assert public(sf.offline) == ["LocalFit", "OfflineFit", "fit_local_sgd", "fit_offline"]
 
 
+def test_distributed() -> None:
+    assert public(sf.distributed) == ["RayTrainer", "ShareTrainer"]
+
+
 def test_plot() -> None:
     assert public(sf.plot) == ["convergence", "descent_paths", "ladder", "last_batch", "memory"]
 
 
 @pytest.mark.parametrize(
     "module",
-    [sf, sf.losses, sf.optim, sf.plot, sf.schedules, sf.offline, sf.journal, sf.errors, sf.types],
+    [
+        sf,
+        sf.distributed,
+        sf.losses,
+        sf.optim,
+        sf.plot,
+        sf.schedules,
+        sf.offline,
+        sf.journal,
+        sf.errors,
+        sf.types,
+    ],
 )
 def test_every_public_name_is_there_and_documented(module: types.ModuleType) -> None:
     for name in module.__all__:

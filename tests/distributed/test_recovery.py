@@ -1,0 +1,151 @@
+"""Checkpoints, journals and lost workers: what is learned in shares is learned once."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import streamfit as sf
+from streamfit.distributed import ShareTrainer
+from streamfit.distributed._workers import Here, WorkerLost
+from streamfit.errors import CheckpointMismatchError, WorkerError
+
+MODES = [{"mode": "local", "sync_every": 3}]
+
+
+def rows(n: int, seed: int = 0) -> tuple[Any, Any]:
+    X = np.random.default_rng(seed).normal(size=(n, 5))
+    return X, X @ np.arange(5.0) > 0.3
+
+
+def sources(n: int = 3) -> list[sf.ArraySource]:
+    return [sf.ArraySource(*rows(100 + 37 * i, seed=i)) for i in range(n)]
+
+
+def model(**options: Any) -> sf.LogisticRegression:
+    return sf.LogisticRegression(sf.optim.Adam(0.01), batch_size=8, l2=0.01, **options)
+
+
+class Failing(Here):
+    """Workers that are lost now and then, before or after they have done what was asked."""
+
+    def __init__(self, settings: Any, every: int) -> None:
+        super().__init__(settings)
+        self._n = itertools.count(1)
+        self._every = every
+
+    def wait(self, calls: Any, seconds: float) -> dict[int, Any]:
+        n = next(self._n)
+        answers = super().wait(calls, seconds) if n % 2 else {}
+        if n % self._every == 0:
+            worker = next(iter(calls))
+            self.stop(worker)
+            raise WorkerLost(worker, "killed by the test")
+        return answers or super().wait(calls, seconds)
+
+
+class FailingTrainer(ShareTrainer):
+    every = 11
+
+    def open_pool(self, settings: Any) -> Any:
+        return Failing(settings, self.every)
+
+
+@pytest.mark.parametrize("mode", MODES, ids=lambda mode: str(mode["mode"]))
+def test_lost_workers_change_nothing(mode: dict[str, Any]) -> None:
+    straight = ShareTrainer(model(), sources(), workers=3, epochs=2, **mode).run()
+    failing = FailingTrainer(
+        model(), sources(), workers=3, epochs=2, max_restarts=1000, **mode
+    ).run()
+    assert failing.digest == straight.digest
+    assert failing.progressive_loss == straight.progressive_loss
+    assert failing.position == straight.position
+
+
+def test_too_many_lost_workers_end_the_run(tmp_path: Path) -> None:
+    trainer = FailingTrainer(
+        *(model(), sources()),
+        workers=3,
+        max_restarts=1,
+        checkpoint=sf.Checkpointer(tmp_path),
+        **MODES[0],
+    )
+    with pytest.raises(WorkerError, match="2 workers were lost.*killed by the test"):
+        trainer.run()
+    resumed = ShareTrainer(
+        model(), sources(), workers=1, checkpoint=sf.Checkpointer(tmp_path), **MODES[0]
+    ).run()
+    assert resumed.resumed_at
+    assert resumed.digest == ShareTrainer(model(), sources(), workers=3, **MODES[0]).run().digest
+
+
+@pytest.mark.parametrize("mode", MODES, ids=lambda mode: str(mode["mode"]))
+def test_a_resumed_run_is_a_straight_one_whoever_computes_it(
+    mode: dict[str, Any], tmp_path: Path
+) -> None:
+    straight = ShareTrainer(model(), sources(), workers=3, **mode).run()
+
+    class Enough(Exception):  # noqa: N818
+        pass
+
+    for workers in (3, 2, 1):
+
+        def stop(progress: sf.Progress) -> None:
+            if progress.n_samples >= (progress.resumed_at or 0) + 100:
+                raise Enough
+
+        with pytest.raises(Enough):
+            ShareTrainer(
+                *(model(), sources()),
+                workers=workers,
+                checkpoint=sf.Checkpointer(tmp_path, every_updates=5),
+                callbacks=[stop],
+                **mode,
+            ).run()
+    resumed = ShareTrainer(
+        model(), sources(), workers=2, checkpoint=sf.Checkpointer(tmp_path), **mode
+    ).run()
+    assert resumed.digest == straight.digest
+    assert resumed.resumed_at is not None
+    assert resumed.resumed_at > 250
+    verified = sf.journal.verify(tmp_path, sources())
+    assert verified.equal, verified
+    assert verified.n_samples == resumed.n_samples
+
+
+@pytest.mark.parametrize("mode", MODES, ids=lambda mode: str(mode["mode"]))
+def test_the_journal_of_shares_replays(mode: dict[str, Any], tmp_path: Path) -> None:
+    X, y = rows(500)
+    X[[0, 33, 34, 260, 499]] = np.nan
+    report = ShareTrainer(
+        *(model(), sf.ArraySource(X, y)),
+        workers=3,
+        epochs=2,
+        last_batch="scale",
+        on_bad_sample="skip",
+        checkpoint=sf.Checkpointer(tmp_path),
+        **mode,
+    ).run()
+    assert (report.n_samples, report.n_bad) == (990, 10)
+    verified = sf.journal.verify(tmp_path, sf.ArraySource(X, y))
+    assert verified.equal, verified
+    X[100] += 1e-9
+    assert not sf.journal.verify(tmp_path, sf.ArraySource(X, y)).equal
+
+
+def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:
+    local: dict[str, Any] = {"mode": "local", "sync_every": 3}
+    checkpoint = sf.Checkpointer(tmp_path)
+    ShareTrainer(model(), sources(), workers=3, checkpoint=checkpoint, **local).run()
+    with pytest.raises(CheckpointMismatchError, match="shares=3, not 2"):
+        ShareTrainer(model(), sources(), workers=2, shares=2, checkpoint=checkpoint, **local).run()
+    with pytest.raises(CheckpointMismatchError, match="RayTrainer"):
+        sf.Trainer(model(), sources()[0], checkpoint=checkpoint).run()
+    plain = sf.Checkpointer(tmp_path / "plain")
+    sf.Trainer(model(), sources()[0], checkpoint=plain).run()
+    with pytest.raises(CheckpointMismatchError, match="no training in shares"):
+        ShareTrainer(model(), sources(), workers=2, checkpoint=plain, **local).run()
