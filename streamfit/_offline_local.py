@@ -194,6 +194,14 @@ class CompiledCopies:
         self.copies = [kind.from_config(config) for _ in shards]
         self.shards = [_block(self.copies[0], *shard) for shard in shards]
         self.start = self.copies[0].state_dict()
+        for learner in self.copies:
+            learner.track_loss = True
+
+    @property
+    def progressive_loss(self) -> float | None:
+        """Mean loss of the samples, each before its copy learned it."""
+        weight = sum(learner.loss_weight for learner in self.copies)
+        return sum(learner.loss_sum for learner in self.copies) / weight if weight else None
 
     def batch_size(self, shard: int) -> int | None:
         """Size of the micro-batch that a copy takes next; None: all that is left."""

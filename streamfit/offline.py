@@ -69,9 +69,13 @@ class LocalFit(OfflineFit):
     ----------
     n_rounds
         How often the copies were averaged.
+    progressive_loss
+        Mean loss of the samples, each before its copy learned it; None from the NumPy loop, which
+        has no losses but their slopes, and where no sample had a weight.
     """
 
     n_rounds: int = 0
+    progressive_loss: float | None = None
 
 
 def fit_offline(
@@ -243,7 +247,9 @@ def fit_local_sgd(
     if kernel == "compiled":
         real = CompiledCopies(type(model), config, shards)
         n_rounds, n_left = run_rounds(real, *rounds)
-        return LocalFit(**_state_of(real.copies[0], read[0]), n_pending=n_left, n_rounds=n_rounds)
+        learned = _state_of(real.copies[0], read[0])
+        learned["progressive_loss"] = real.progressive_loss
+        return LocalFit(**learned, n_pending=n_left, n_rounds=n_rounds)
     textbook = TextbookCopies(config, read)
     with np.errstate(all="ignore"):
         n_rounds, n_left = run_rounds(textbook, *rounds)

@@ -26,8 +26,9 @@ except ImportError as error:
 
 if TYPE_CHECKING:
     from streamfit.advice import Advice
+    from streamfit.core.noise import GradientNoise
 
-__all__ = ["convergence", "descent_paths", "ladder", "last_batch", "memory"]
+__all__ = ["convergence", "descent_paths", "effective_batch", "ladder", "last_batch", "memory"]
 
 # Okabe and Ito's colours, told apart by colour-blind eyes too
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#666666")
@@ -224,6 +225,54 @@ def ladder(advice: Advice) -> Figure:
         figure,
         "dotted: the recommended size; bars: 3 standard errors of the difference from the least",
     )
+
+
+def effective_batch(
+    panels: Mapping[str, tuple[Mapping[str, Mapping[int, float]], GradientNoise | None]],
+    *,
+    title: str = "",
+    ylabel: str = "progressive loss",
+) -> Figure:
+    """Draw the loss after equal samples against how many samples share an update.
+
+    Parameters
+    ----------
+    panels
+        By the name of a data set: curves by name, each the loss by the number of samples that all
+        workers together take for an update; and the measured noise scale, where it is known, which
+        is drawn with its interval.
+    title
+        Of the figure.
+    ylabel
+        What the loss is.
+
+    Examples
+    --------
+    >>> import streamfit as sf
+    >>> curves = {"synchronous": {1: 0.24, 8: 0.25, 64: 0.26}, "local": {8: 0.25, 64: 0.27}}
+    >>> figure = sf.plot.effective_batch({"flights": (curves, None)})
+    >>> figure.axes[0].get_xlabel()
+    'samples of an update, all workers'
+    """
+    if not panels:
+        raise ConfigurationError("there is nothing to draw")
+    figure, axes = _panels(len(panels), width=4.9, height=3.9)
+    for axis, (data, (curves, noise)) in zip(axes, panels.items(), strict=True):
+        if noise is not None and np.isfinite(noise.scale):
+            high = noise.high if np.isfinite(noise.high) else max(map(max, curves.values()))
+            axis.axvspan(max(noise.low, 0.5), high, color="#888888", alpha=0.18, linewidth=0)
+            axis.axvline(noise.scale, color="#666666", linestyle=":", linewidth=1.2)
+        for (name, losses), colour, marker in zip(curves.items(), _COLOURS, _MARKERS, strict=False):
+            x, y = zip(*sorted(losses.items()), strict=True)
+            axis.plot(x, y, color=colour, marker=marker, markersize=4, linewidth=1.2, label=name)
+        axis.set_xscale("log", base=2)
+        axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
+        axis.set_xlabel("samples of an update, all workers")
+        axis.set_title(data, fontsize=9.5)
+        axis.grid(alpha=0.25)
+    axes[0].set_ylabel(ylabel)
+    _legend(figure, axes[0], 3)
+    return _done(figure, title, bottom=0.12)
 
 
 def last_batch(

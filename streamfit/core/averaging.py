@@ -110,6 +110,8 @@ def average_states(model: LinearModel, start: StateDict, states: Sequence[StateD
 
 def _united(name: str, start: StateDict, states: Sequence[StateDict]) -> list[Any]:
     """Put names together in order of appearance."""
+    if all(state.get(name) == start.get(name) for state in states):
+        return list(start.get(name, ()))
     return list(dict.fromkeys(n for state in (start, *states) for n in state.get(name, ())))
 
 

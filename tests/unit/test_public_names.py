@@ -131,7 +131,14 @@ def test_distributed() -> None:
 
 
 def test_plot() -> None:
-    assert public(sf.plot) == ["convergence", "descent_paths", "ladder", "last_batch", "memory"]
+    assert public(sf.plot) == [
+        "convergence",
+        "descent_paths",
+        "effective_batch",
+        "ladder",
+        "last_batch",
+        "memory",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,313 @@
+"""What the cost model is made of, measured here: `python -m benchmarks.calibration`.
+
+Writes `benchmarks/calibration.json`, from which `python -m benchmarks.scale_model` reasons. A
+minute on an idle machine; it starts a local Ray with four actors.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import orjson
+
+import streamfit as sf
+from benchmarks.data import arrays, dicts, imported
+from benchmarks.document import markdown, replace
+from streamfit.core.averaging import average_states
+
+__all__ = ["FILE", "Calibration", "load"]
+
+FILE = Path(__file__).with_name("calibration.json")
+SMALL, LARGE = 2**10, 2**22
+ARRAY = 4_000_000
+FEATURES = 100
+WIDE = 1_000_000
+HASHED = 40
+"""Features of a sparse sample."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Seconds, and bytes a second, of one machine.
+
+    Parameters
+    ----------
+    learn
+        Seconds a sample of `FEATURES` numbers in an array.
+    learn_json
+        Seconds a record of ten features as JSON: parsed, and learned as a dict.
+    learn_hashed
+        Seconds a sample of `HASHED` hashed features, by bits of the hash, as text.
+    call
+        Seconds from calling an actor to having its answer.
+    call_more, call_cpu
+        Seconds by which a round of calls takes longer for each further actor of this machine; and
+        seconds of the caller's processor for each, which is what one elsewhere costs.
+    tail
+        Quantiles (0, 0.01, ..., 1) of the time of the same 5000 samples in an actor, in units of
+        the median: how much slower than usual a worker is now and then.
+    put, get
+        Bytes a second into the object store, and out of an actor's answer.
+    add
+        Bytes a second of `a += b`, counted once.
+    average, average_call
+        Bytes of one state a second (and seconds, however small it is) that averaging takes for
+        each state.
+    load, load_call
+        The same for a state taken out of a learner and put into one.
+    update
+        Seconds a parameter that an update of a dense model takes.
+    checkpoint, checkpoint_call
+        The same for writing a checkpoint: encoded, written, synchronised, read back.
+    """
+
+    learn: float
+    learn_json: float
+    learn_hashed: dict[str, float]
+    call: float
+    call_more: float
+    call_cpu: float
+    tail: list[float]
+    put: float
+    get: float
+    add: float
+    average: float
+    average_call: float
+    load: float
+    load_call: float
+    update: float
+    checkpoint: float
+    checkpoint_call: float
+
+
+def load(path: Path = FILE) -> Calibration:
+    """Read what was measured."""
+    return Calibration(**json.loads(path.read_text()))
+
+
+def times(work: Callable[[], object], repeats: int) -> list[float]:
+    """Return the seconds of calls, the first of which is not counted."""
+    work()
+    found = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        work()
+        found.append(time.perf_counter() - began)
+    return found
+
+
+def seconds(work: Callable[[], object], repeats: int = 7) -> float:
+    """Return the median time of a call."""
+    return median(times(work, repeats))
+
+
+# ---- learning
+
+
+def learning() -> dict[str, Any]:
+    """Measure a worker's own work."""
+    X, y = arrays(20_000, FEATURES)
+    labels = y.astype(np.float64)
+    model = sf.LogisticRegression(sf.optim.SGD(0.01), batch_size=32)
+    records = [orjson.dumps({**x, "label": bool(late)}) for x, late in dicts(5000, 10)]
+    reader = sf.LogisticRegression(sf.optim.SGD(0.01), batch_size=32)
+
+    def learn_records() -> None:
+        for record in records:
+            x = orjson.loads(record)
+            reader.learn_one(x, x.pop("label"))
+
+    hashed = {}
+    rng = np.random.default_rng(0)
+    for bits in (16, 20, 24):
+        rows = [
+            dict.fromkeys((f"word{k}" for k in row), 1.0)
+            for row in rng.integers(0, 2**bits, size=(3000, HASHED)).tolist()
+        ]
+        words = sf.LogisticRegression(sf.optim.SGD(0.01), features=sf.HashedFeatures(bits))
+
+        def learn_words(rows: list[Any] = rows, words: Any = words) -> None:
+            for x in rows:
+                words.learn_one(x, True)
+
+        hashed[str(bits)] = seconds(learn_words, 3) / len(rows)
+    wide = sf.LogisticRegression(sf.optim.SGD(0.01))
+    row = np.ones(WIDE)
+    wide.learn_one(row, True)
+    return {
+        "learn": seconds(lambda: model.learn_many(X, labels)) / len(y),
+        "learn_json": seconds(learn_records) / len(records),
+        "learn_hashed": hashed,
+        "update": seconds(lambda: wide.learn_one(row, True), 5) / WIDE,
+    }
+
+
+# ---- states
+
+
+def states() -> dict[str, Any]:
+    """Measure what is done with whole models."""
+    small, large = _of_states(SMALL), _of_states(LARGE)
+    found = {}
+    for k, name in enumerate(("average", "load", "checkpoint")):
+        found[f"{name}_call"] = small[k]
+        found[name] = 8 * (LARGE - SMALL) / (large[k] - small[k])
+    return found
+
+
+def _of_states(n: int) -> tuple[float, float, float]:
+    """Measure a model of `n` hashed features: averaging a state, moving one, writing one."""
+    model = sf.LogisticRegression(features=sf.HashedFeatures(n.bit_length() - 1))
+    start = model.state_dict()
+    model.learn_one({"word": 1.0}, True)
+    four = [model.state_dict()] * 4
+    repeats = 50 if n == SMALL else 3
+    return (
+        seconds(lambda: average_states(model, start, four), repeats) / 4,
+        seconds(lambda: model.load_state_dict(model.state_dict()), repeats),
+        _checkpoint(model, min(repeats, 10)),
+    )
+
+
+def _checkpoint(model: sf.LogisticRegression, repeats: int) -> float:
+    with tempfile.TemporaryDirectory() as folder, sf.Checkpointer(folder) as checkpointer:
+
+        def save() -> None:
+            checkpointer.save(sf.Checkpoint(model.state_dict(), model.get_config(), {}, {}))
+
+        return seconds(save, repeats)
+
+
+# ---- Ray
+
+
+class Echo:
+    """An actor that does next to nothing."""
+
+    def __init__(self) -> None:
+        self.model = sf.LogisticRegression(sf.optim.SGD(0.01), batch_size=32)
+        X, y = arrays(5000, FEATURES)
+        self.samples = X, y.astype(np.float64)
+
+    def nothing(self) -> None:
+        """Answer."""
+
+    def learn(self, repeats: int) -> list[float]:
+        """Learn the same samples again and again, and say how long each time took."""
+        return times(lambda: self.model.learn_many(*self.samples), repeats)
+
+    def take(self, array: Any) -> float:
+        """Look at an array that comes through the object store."""
+        return float(array[0] + array[-1])
+
+    def give(self, n: int) -> Any:
+        """Return an array through the object store."""
+        return np.ones(n)
+
+
+@contextmanager
+def actors(n: int) -> Iterator[tuple[Any, list[Any]]]:
+    """Start a local Ray with `n` actors."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    ray = imported("ray")
+    ray.init(
+        num_cpus=n, include_dashboard=False, log_to_driver=False, logging_level="ERROR",
+        _node_ip_address="127.0.0.1",
+    )  # fmt: skip
+    try:
+        kind = ray.remote(Echo)
+        made = [kind.remote() for _ in range(n)]
+        ray.get([actor.nothing.remote() for actor in made])
+        yield ray, made
+    finally:
+        ray.shutdown()
+
+
+def calls() -> dict[str, Any]:
+    """Measure calls and arrays between processes."""
+    with actors(4) as (ray, made):
+        first = made[0]
+        one = times(lambda: ray.get(first.nothing.remote()), 1500)
+        began = time.process_time()
+        four = times(lambda: ray.get([actor.nothing.remote() for actor in made]), 500)
+        call_cpu = (time.process_time() - began) / (501 * len(made))
+        tail = np.array(ray.get(first.learn.remote(1000)))
+        array = np.ones(ARRAY)
+        put = seconds(lambda: ray.put(array))
+        give = seconds(lambda: ray.get(first.give.remote(ARRAY)).sum())
+        summed = seconds(array.sum) + seconds(lambda: np.ones(ARRAY))
+    call = median(one)
+    return {
+        "call": call,
+        "call_more": max(0.0, median(four) - call) / 3,
+        "call_cpu": call_cpu,
+        "tail": (np.quantile(tail, np.linspace(0.0, 1.0, 101)) / median(tail)).round(4).tolist(),
+        "put": 8 * ARRAY / put,
+        "get": 8 * ARRAY / max(give - call - summed, 1e-9),
+    }
+
+
+def adding() -> dict[str, Any]:
+    """Measure the sum of two gradients."""
+    a, b = np.ones(ARRAY), np.ones(ARRAY)
+    return {"add": 8 * ARRAY / seconds(lambda: np.add(a, b, out=a))}
+
+
+def measure() -> Calibration:
+    """Measure everything."""
+    return Calibration(**learning(), **states(), **calls(), **adding())
+
+
+# ---- the table
+
+
+def table(c: Calibration) -> str:
+    """Return what was measured, for reading."""
+    rows = [
+        (f"a sample of {FEATURES} numbers, in arrays, learned", f"{1e9 * c.learn:,.0f} ns"),
+        ("a record of JSON, 10 features, parsed and learned", f"{1e9 * c.learn_json:,.0f} ns"),
+        *(
+            (f"a sample of {HASHED} words, hashed to 2^{bits}, learned", f"{1e6 * s:,.1f} µs")
+            for bits, s in c.learn_hashed.items()
+        ),
+        ("an update of a dense model", f"{1e9 * c.update:.2f} ns a parameter"),
+        ("an actor called and its answer had", f"{1e6 * c.call:,.0f} µs"),
+        ("each further actor of a round, on the same two cores", f"{1e6 * c.call_more:,.0f} µs"),
+        ("the caller's processor, for each call", f"{1e6 * c.call_cpu:,.0f} µs"),
+        ("5000 samples, the slowest of 100 times beside the median", f"{c.tail[-2]:.2f} times"),
+        ("an array into the object store", f"{c.put / 1e9:.2f} GB/s"),
+        ("an array out of an actor's answer", f"{c.get / 1e9:.2f} GB/s"),
+        ("two gradients added", f"{c.add / 1e9:.2f} GB/s"),
+        ("a state averaged", f"{1e6 * c.average_call:,.0f} µs, {c.average / 1e9:.2f} GB/s"),
+        ("a state taken out and put in", f"{1e6 * c.load_call:,.0f} µs, {c.load / 1e9:.2f} GB/s"),
+        (
+            "a checkpoint written and read back",
+            f"{1e3 * c.checkpoint_call:,.1f} ms, {c.checkpoint / 1e9:.2f} GB/s",
+        ),
+    ]  # fmt: skip
+    return markdown(["what", "measured"], rows)
+
+
+def main() -> int:
+    """Measure and write."""
+    found = measure()
+    FILE.write_text(json.dumps(asdict(found), indent=1) + "\n")
+    text = table(found)
+    print(text)
+    replace("python -m benchmarks.calibration", "rates", text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
