@@ -104,7 +104,7 @@ def local(stream: Stream, workers: int, sync_every: int, lr: float) -> Losses:
     model = sf.LogisticRegression(sf.optim.SGD(lr), batch_size=BATCH_SIZE)
     shards = [(stream.X[s::workers], stream.y[s::workers]) for s in range(workers)]
     fit = sf.offline.fit_local_sgd(model, shards, sync_every=sync_every, kernel="compiled")
-    return Losses(float(fit.progressive_loss or 0.0), _later(stream, fit.parameters))
+    return Losses(fit.progressive_loss or 0.0, _later(stream, fit.parameters))
 
 
 def synchronous(stream: Stream, batch_size: int, lr: float) -> Losses:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -198,10 +199,10 @@ class CompiledCopies:
             learner.track_loss = True
 
     @property
-    def progressive_loss(self) -> float | None:
-        """Mean loss of the samples, each before its copy learned it."""
+    def progressive_loss(self) -> float:
+        """Mean loss of samples before their copies learned them; NaN where none had a weight."""
         weight = sum(learner.loss_weight for learner in self.copies)
-        return sum(learner.loss_sum for learner in self.copies) / weight if weight else None
+        return sum(learner.loss_sum for learner in self.copies) / weight if weight else math.nan
 
     def batch_size(self, shard: int) -> int | None:
         """Size of the micro-batch that a copy takes next; None: all that is left."""

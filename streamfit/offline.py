@@ -70,8 +70,8 @@ class LocalFit(OfflineFit):
     n_rounds
         How often the copies were averaged.
     progressive_loss
-        Mean loss of the samples, each before its copy learned it; None from the NumPy loop, which
-        has no losses but their slopes, and where no sample had a weight.
+        Mean loss of the samples, each before its copy learned it, NaN where none had a weight; None
+        from the NumPy loop, which knows the losses' slopes only.
     """
 
     n_rounds: int = 0

@@ -174,6 +174,16 @@ def test_rounds_and_updates_are_arithmetic(
         assert fit.n_rounds == -(-updates // sync_every)
 
 
+@given(st.data(), st.integers(1, 5))
+def test_the_progressive_loss_is_that_of_a_trainer(draw: st.DataObject, sync_every: int) -> None:
+    model, data = draw.draw(problems())
+    fit = fit_local_sgd(model, [(data.X, data.y, data.w)], sync_every=sync_every, kernel="compiled")
+    source = sf.ArraySource(data.X, data.y, data.w)
+    report = sf.Trainer(fresh(model), source).run()
+    assert fit.progressive_loss == pytest.approx(report.progressive_loss, rel=1e-9, nan_ok=True)
+    assert fit_local_sgd(model, [(data.X, data.y)], sync_every=1).progressive_loss is None
+
+
 # ---- the scaler
 
 
