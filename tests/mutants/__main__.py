@@ -28,11 +28,6 @@ ROOT = Path(__file__).parents[2]
 KERNELS = Path("streamfit/_kernels")
 # Not optimized, and for any processor: compiled in a few seconds, with the same bits.
 FLAGS = "-O0 -DSF_BASELINE -w -fPIC -shared -ffp-contract=off -fno-math-errno -fno-trapping-math"
-MODULES = (
-    *("learning", "samples", "state", "memory", "linear", "formulas"),
-    *("hashing", "features"),
-)
-"""The modules that include a header."""
 QUICK = (
     *("tests/properties/test_arithmetic.py", "tests/properties/test_offline.py"),
     *("tests/properties/test_sparse.py", "tests/properties/test_machine.py"),
@@ -44,27 +39,43 @@ QUICK = (
 SECONDS = 600
 
 
-def copy_of_the_sources(folder: Path) -> Path:
+def copy_of_the_sources(root: Path, folder: Path) -> Path:
     """Copy what the tests need, with the compiled modules and the C that Cython made."""
     shutil.copytree(
-        ROOT,
+        root,
         folder,
         ignore=shutil.ignore_patterns(".*", "build", "*.egg-info", "__pycache__", "benchmarks"),
     )
     return folder
 
 
-def compile_kernels(folder: Path) -> str:
-    """Compile the modules of a copy; return what the compiler complains about."""
-    include, suffix = sysconfig.get_path("include"), sysconfig.get_config_var("EXT_SUFFIX")
-    for module in MODULES:
+def modules_of(folder: Path, header: str) -> list[str]:
+    """Name the modules whose C includes a header, through whatever other headers."""
+
+    def includes(path: Path) -> bool:
+        names = re.findall(r'#include "(\w+\.h)"', path.read_text())
+        there = [name for name in names if (path.parent / name).exists()]
+        return header in there or any(includes(path.parent / name) for name in there)
+
+    return sorted(path.stem for path in (folder / KERNELS).glob("*.c") if includes(path))
+
+
+def compile_kernels(folder: Path, modules: list[str]) -> str:
+    """Compile modules of a copy; return what the compiler complains about."""
+    include = sysconfig.get_path("include")
+    for module in modules:
         source = folder / KERNELS / f"{module}.c"
         command = ["gcc", *FLAGS.split(), f"-I{include}", f"-I{source.parent}", str(source)]
-        command += ["-o", str(source.with_name(module + suffix)), "-lm"]
+        command += ["-o", str(compiled(folder, module)), "-lm"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             return done.stderr[:2000]
     return ""
+
+
+def compiled(folder: Path, module: str) -> Path:
+    """Say where a compiled module lies."""
+    return folder / KERNELS / f"{module}{sysconfig.get_config_var('EXT_SUFFIX')}"
 
 
 def first_failure(folder: Path) -> str | None:
@@ -90,13 +101,17 @@ def outcome(mutant: Mutant, folder: Path) -> tuple[str, str]:
     text = path.read_text()
     if text.count(mutant.old) != 1:
         return "GONE", f"the text stands {text.count(mutant.old)} times in the file"
+    modules = modules_of(folder, mutant.file)
+    whole = {module: compiled(folder, module).read_bytes() for module in modules}
     path.write_text(text.replace(mutant.old, mutant.new))
     try:
-        if complaint := compile_kernels(folder):
+        if complaint := compile_kernels(folder, modules):
             return "NO CODE", complaint.splitlines()[0]
         failure = first_failure(folder)
     finally:
         path.write_text(text)
+        for module, content in whole.items():
+            compiled(folder, module).write_bytes(content)
     if failure is not None:
         return ("killed" if not mutant.equivalent else "NOT EQUIVALENT"), failure
     return ("equivalent", mutant.equivalent) if mutant.equivalent else ("SURVIVED", "")
@@ -109,13 +124,15 @@ def main(files: list[str]) -> int:
     with tempfile.TemporaryDirectory() as temporary:
         n = min(2, os.cpu_count() or 1)
         folders: queue.Queue[Path] = queue.Queue()
-        for i in range(n):
-            folders.put(copy_of_the_sources(Path(temporary, str(i))))
-        first = folders.get()
-        compile_kernels(first)
+        first = copy_of_the_sources(ROOT, Path(temporary, "0"))
+        if complaint := compile_kernels(first, modules_of(first, "arithmetic.h")):
+            print(f"the sources themselves do not compile: {complaint}")
+            return 2
         if (failure := first_failure(first)) is not None:
             print(f"the sources themselves fail: {failure}")
             return 2
+        for i in range(1, n):
+            folders.put(copy_of_the_sources(first, Path(temporary, str(i))))
         folders.put(first)
 
         def attempt(mutant: Mutant) -> tuple[str, str]:
