@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from streamfit.errors import (
     CheckpointMismatchError,
     ConfigurationError,
     SourceError,
+    UpdateRefusedWarning,
 )
 from streamfit.types import Block
 
@@ -519,3 +521,25 @@ def test_room_for_predictors_that_is_too_small_is_refused(
     assert model.digest() == before
     model.learn_block(Block(x, y), 0, 20, model.new_predictors(Block(x, y)))
     assert model.n_updates == 5
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_the_largest_weight_is_that_of_the_model_however_it_is_kept(dtype: str) -> None:
+    """Plain SGD with L2 keeps its weights as a factor times numbers that may be much larger."""
+    rng = np.random.default_rng(2)
+    X, y = rng.normal(size=(60, 3)), rng.normal(size=60)
+
+    def learned(max_weight: float | None) -> tuple[float, int]:
+        model = sf.LinearRegression(sf.optim.SGD(0.1), l2=2.0, max_weight=max_weight, dtype=dtype)
+        most = 0.0
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UpdateRefusedWarning)
+            for x, label in zip(X, y.tolist(), strict=True):
+                model.learn_one(x, label)
+                most = max(most, *(abs(w) for w in model.weights.values()))
+        assert model.state_dict()["weight_scale"] < 0.5
+        return most, model.n_refused
+
+    most, _ = learned(None)
+    assert learned(most * 1.001) == (most, 0)
+    assert learned(most * 0.999)[1] > 0
