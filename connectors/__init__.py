@@ -15,7 +15,7 @@ from connectors.describe import source_from_url as open_source
 from connectors.files import CSVSource, JSONLinesSource, LibSVMSource
 from connectors.kafka import KafkaSource, Security
 from connectors.windows import Windows
-from streamfit.sources import ArraySource, IterableSource
+from streamfit.sources import ArraySource, IterableSource, SourceList
 
 if TYPE_CHECKING:
     from connectors.codecs.arrow import ArrowDecoder
@@ -39,6 +39,7 @@ __all__ = [
     "ParquetSource",
     "SchemaRegistry",
     "Security",
+    "SourceList",
     "Windows",
     "open_source",
 ]

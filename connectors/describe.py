@@ -12,6 +12,7 @@ from connectors.files import CSVSource, JSONLinesSource, LibSVMSource
 from connectors.kafka import KafkaSource, Security
 from connectors.windows import Windows
 from streamfit.errors import ConfigurationError
+from streamfit.sources import SourceList
 from streamfit.types import Source
 
 __all__ = ["source_from_config", "source_from_url"]
@@ -101,6 +102,8 @@ def source_from_config(config: dict[str, Any]) -> Source:
         if "decoder" in options:
             decoder = dict(options["decoder"])
             options["decoder"] = _DECODERS[decoder.pop("id")](**decoder)
+        if kind == "SourceList":
+            return SourceList([source_from_config(each) for each in options["sources"]])
         if "source" in options:
             options["source"] = source_from_config(options["source"])
         if kind == "KafkaSource":

@@ -21,6 +21,7 @@ from streamfit._offline_local import CompiledCopies, TextbookCopies, run_rounds
 from streamfit.core import frames
 from streamfit.core.learner import LAST_BATCH, LinearLearner
 from streamfit.core.noise import GradientNoise
+from streamfit.core.sums import Cuts, check_separable
 from streamfit.core.validation import check_choice, check_integer
 from streamfit.errors import ConfigurationError, UpdateRefusedWarning
 from streamfit.types import Block, FeatureName, FloatArray
@@ -87,6 +88,7 @@ def fit_offline(
     epochs: int = 1,
     last_batch: str = "apply",
     kernel: str = "numpy",
+    shares: int = 1,
 ) -> OfflineFit:
     r"""Fit a fresh model of the same configuration to data at rest.
 
@@ -128,6 +130,9 @@ def fit_offline(
     kernel
         `"numpy"`: this module's loop, independent of the kernels and equal to them within
         rounding. `"compiled"`: the kernels, bitwise what a stream of the same samples learns.
+    shares
+        With `kernel="compiled"`: how many contiguous shares each micro-batch is cut into, which
+        are summed apart, as `RayTrainer` does in synchronous mode; see `streamfit.core.sums`.
 
     Returns
     -------
@@ -161,10 +166,11 @@ def fit_offline(
     check_choice("kernel", kernel, ("numpy", "compiled"))
     check_choice("last_batch", last_batch, LAST_BATCH)
     check_integer("epochs", epochs, minimum=1)
+    check_integer("shares", shares, minimum=1)
     config = model.get_config()
     data = read(config, X, y, sample_weight)
     if kernel == "compiled":
-        return _fit_compiled(type(model), config, X, y, data, epochs, last_batch)
+        return _fit_compiled(type(model), config, X, y, data, epochs, last_batch, shares)
     return _fit_numpy(config, data, epochs, last_batch)
 
 
@@ -353,8 +359,13 @@ def _fit_compiled(
     data: Data,
     epochs: int,
     last_batch: str,
+    shares: int,
 ) -> OfflineFit:
     clone, n = kind.from_config(config), len(data.y)
+    if shares > 1:
+        check_separable(clone)
+        _learn_in_shares(clone, X, y, data, epochs, last_batch, shares)
+        return OfflineFit(**_state_of(clone, data), n_pending=0)
     for _ in range(epochs):
         if _is_mappings(X):
             clone.learn_block(Block(X, frames.as_vector(y, "y", n), data.w), 0, n)
@@ -362,6 +373,27 @@ def _fit_compiled(
             clone.learn_many(X, y, data.w)
         clone.flush(last_batch)
     return OfflineFit(**_state_of(clone, data), n_pending=clone.n_pending)
+
+
+def _learn_in_shares(
+    model: LinearLearner,
+    X: Any,
+    y: Any,
+    data: Data,
+    epochs: int,
+    last_batch: str,
+    shares: int,
+) -> None:
+    n = len(data.y)
+    if _is_mappings(X):
+        block = Block(X, frames.as_vector(y, "y", n), data.w, offsets=range(n))
+    else:
+        block = model._as_block(X, y, data.w)
+    cuts = Cuts(model, shares, 0, n)
+    for _ in range(epochs):
+        cuts.begin()
+        cuts.learn(block, 0, n)
+        cuts.flush(last_batch)
 
 
 def _is_mappings(X: Any) -> bool:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from streamfit._derived_source import DerivedSource, partition_lag
+from streamfit._source_list import SourceList
 from streamfit.core import frames, sparse
 from streamfit.errors import (
     BadSampleError,
@@ -33,7 +34,7 @@ from streamfit.types import (
     Position,
 )
 
-__all__ = ["ArraySource", "DerivedSource", "IterableSource", "partition_lag"]
+__all__ = ["ArraySource", "DerivedSource", "IterableSource", "SourceList", "partition_lag"]
 
 _KEY = "samples:0"
 _BLOCK_ROWS = 1024

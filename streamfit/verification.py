@@ -25,7 +25,7 @@ from streamfit._journal_file import (
     read,
 )
 from streamfit._segments import Key, SegmentReader
-from streamfit._share_replay import LocalReplay, replay_of
+from streamfit._share_replay import ShareReplay, replay_of
 from streamfit.actions import apply
 from streamfit.checkpoint import Checkpoint, Checkpointer
 from streamfit.core.learner import LinearLearner
@@ -222,7 +222,7 @@ class _Replay:
         self._reader = reader
         self._first: Segment | None = None  # since the last mark that agreed
         self._last: Segment | None = None
-        self._shares: LocalReplay | None = None
+        self._shares: ShareReplay | None = None
 
     def run(self, entries: list[Entry]) -> None:
         """Go through the journal."""
@@ -247,6 +247,8 @@ class _Replay:
                     apply(entry, self._model)
                 case Epoch():
                     self._reader.begin(next(passes))
+                    if self._shares is not None:
+                        self._shares.epoch()
                 case Mark():
                     self._compare(entry)
 
@@ -257,7 +259,6 @@ class _Replay:
 
     def _learn(self, segment: Segment) -> None:
         self._first, self._last = self._first or segment, segment
-        model = self._model if self._shares is None else self._shares.learner_of(segment)
         found = 0
         for block, start, stop in self._reader.read(segment):
             found += stop - start
@@ -265,7 +266,10 @@ class _Replay:
                 bad = min((i for i in block.errors if start <= i < stop), default=None)
                 if bad is not None:
                     raise block.errors[bad]
-                model.learn_block(block, start, stop)
+                if self._shares is None:
+                    self._model.learn_block(block, start, stop)
+                else:
+                    self._shares.learn(segment, block, start, stop)
             except BadSampleError as error:
                 self._refuse(segment, str(error))
                 return

@@ -34,6 +34,8 @@ class Feed:
     start
         Offsets by partition, `"latest"`, or `"earliest"`; partitions that the offsets do not name
         are read from their earliest.
+    only
+        The partitions to read, if not all.
 
     Attributes
     ----------
@@ -64,8 +66,10 @@ class Feed:
         topic: str,
         open_client: Callable[[float], Client],
         start: Mapping[int, int] | str = "earliest",
+        only: frozenset[int] | None = None,
     ) -> None:
         self.topic = topic
+        self._only = only
         self.next: dict[int, int] = {}
         self.queue: deque[Records] = deque()
         self._away_since = math.inf
@@ -100,7 +104,7 @@ class Feed:
                 kind = BrokerUnavailableError if self.away else SourceError
                 raise kind(f"topic {self.topic!r} does not exist")
             self.check_topic_id(client.topic_id(timeout))
-            held = client.bounds(sorted(partitions), timeout)
+            held = client.bounds(sorted(self._mine(partitions)), timeout)
             offsets = self._place(held)
             client.assign(offsets)
         except BaseException:
@@ -111,6 +115,18 @@ class Feed:
         self._moved_at = dict.fromkeys(offsets, self._polled)
         self._next_check = time.monotonic() + self.check_seconds
         return client
+
+    def _mine(self, partitions: set[int]) -> set[int]:
+        return partitions if self._only is None else partitions & self._only
+
+    def look_for_partitions(self) -> None:
+        """Let partitions that are new begin at their earliest; for who reads none itself."""
+        with suppress(BrokerUnavailableError):
+            client = self.connect(self.reconnect_seconds)
+            new = self._mine(client.partitions(self.request_seconds)) - set(self.next)
+            if new:
+                held = client.bounds(sorted(new), self.request_seconds)
+                self.next.update({partition: first for partition, (first, _) in held.items()})
 
     def disconnect(self) -> None:
         """Close the client; what it had fetched will be fetched again."""
@@ -218,7 +234,7 @@ class Feed:
     def _check(self, client: Client) -> Client:
         """Look every few seconds for new partitions, lost offsets and a stalled client."""
         self._next_check = time.monotonic() + self.check_seconds
-        present = client.partitions(self.request_seconds)
+        present = self._mine(client.partitions(self.request_seconds))
         self._tolerate_missing(set(self.next) - present)
         if set(self.next) <= present:
             self.check_topic_id(client.topic_id(self.request_seconds))

@@ -7,6 +7,7 @@ broker cannot serve is an error: there is no reset, to the earliest or to the la
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 from bisect import bisect_left
@@ -145,9 +146,11 @@ class KafkaSource:
         self._open_producer = partial(
             producer_factory, bootstrap_servers=self.bootstrap_servers, security=security
         )
-        self._feed = Feed(
-            self.topic, partial(self._open_client, self.topic), _parse_start(self.topic, start)
-        )
+        self._start = _parse_start(self.topic, start)
+        self._feed = self._make_feed(None)
+
+    def _make_feed(self, only: frozenset[int] | None) -> Feed:
+        return Feed(self.topic, partial(self._open_client, self.topic), self._start, only)
 
     @property
     def n_duplicates(self) -> int:
@@ -196,6 +199,29 @@ class KafkaSource:
         finally:
             if ends is not None:  # the client has read past the ends, where others may go on
                 feed.disconnect()
+
+    def partitions(self) -> list[str]:
+        """Return the keys of the topic's partitions, asking the broker for new ones."""
+        self._feed.look_for_partitions()
+        return list(self.position())
+
+    def only(self, partitions: Sequence[str]) -> KafkaSource:
+        """Return the same source, not connected, with only some of the partitions.
+
+        Raises
+        ------
+        ConfigurationError
+            When there are none.
+        """
+        numbers = from_position(self.topic, dict.fromkeys(partitions, 0))
+        if not numbers:
+            raise ConfigurationError(
+                f"topic {self.topic!r} has fewer partitions than shares: take fewer workers"
+            )
+        part = copy.copy(self)
+        part._after_last = {}
+        part._feed = part._make_feed(frozenset(numbers))
+        return part
 
     def position(self) -> Position:
         """Say which offset of each partition is handed out next."""

@@ -251,6 +251,49 @@ cdef class LinearLearning(LinearSamples):
         self._enter()
         sf_forget_pending(&self.m)
 
+    # ---- micro-batches in shares: see streamfit/core/sums.py
+
+    def _hold_updates(self):
+        """Let samples pend without end, until `_update_by_sums`."""
+        self._enter()
+        self.m.batch_size = 0
+
+    def _pending_sums(self):
+        """The sum of the pending samples' gradients, their number and the sum of their weights."""
+        gradient = self._gradient()
+        if not self.m.n_pending:
+            gradient[...] = 0.0
+        return gradient, self.m.n_pending, self.m.weight_pending
+
+    def _forget_sums(self, known):
+        """Be as before the pending samples, with the `known` first columns (None: hashed ones)."""
+        self._enter()
+        self.m.n_samples -= self.m.n_pending
+        sf_forget_pending(&self.m)
+        if known is not None:
+            self._take_back(known, self.m.n_outputs)
+
+    def _update_by_sums(self, gradient, int64_t n, double weight, new_features,
+                        int64_t batch_size, double part):
+        """Update by sums as `_pending_sums` returns them; nothing else is pending.
+
+        The last columns get the names `new_features`. `part` multiplies the learning rate; 0: nothing
+        but the counts and the names changes.
+        """
+        self._enter()
+        self.m.batch_size = batch_size
+        for name in new_features:
+            self.index._append(name)
+        if self.hashing is None:
+            self._grow(len(self.index))
+        self._copy_in(<char*>self.m.grad, gradient)
+        self.m.n_samples += n
+        self.m.n_pending, self.m.weight_pending = n, weight
+        if part > 0.0:
+            self._flush_pending(part)
+        else:
+            sf_forget_pending(&self.m)
+
     cdef int _predict_rows(self, const void* value, const int32_t* column, const int64_t* start,
                            Py_ssize_t columns, Py_ssize_t n, double* out) except -1:
         """Predictors of rows; with the GIL, for nobody may move the arrays meanwhile."""

@@ -92,9 +92,10 @@ class Crew:
         _log.warning(event("worker_lost", worker=lost.worker, message=lost.reason))
         if self._n_lost > self._max_restarts:
             raise WorkerError(
-                f"{self._n_lost} workers were lost, the last one: {lost}. What was learned before "
-                "is saved, and starting again goes on from there. Find out what ends them (memory, "
-                "mostly; or a cluster with fewer free CPUs than workers), or raise max_restarts"
+                f"workers were lost more than max_restarts={self._max_restarts} times, at last "
+                f"{lost}. What was learned before is saved, and starting again goes on from there. "
+                "Find out what ends them (memory, mostly; or a cluster with fewer free CPUs than "
+                "workers), or raise max_restarts"
             ) from lost
         self.pool.stop(lost.worker)
         self.pool.start(lost.worker)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from streamfit.core.averaging import average_states
+from streamfit.core.sums import cut
 from streamfit.distributed._share import Done, Limits
-from streamfit.shards import cut
 from streamfit.types import Action
 
 if TYPE_CHECKING:
@@ -28,6 +28,9 @@ class LocalRounds:
 
     def __init__(self, run: ShareRun) -> None:
         self._run = run
+
+    def begin(self) -> None:
+        """Do nothing: every round begins with the driver's model."""
 
     def round(self, ended: set[int]) -> bool:
         """Do a round; return whether anything came of it.

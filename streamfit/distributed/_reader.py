@@ -36,6 +36,8 @@ class Reader:
         Samples that were read and are not taken yet, those that could not be decoded included.
     is_read
         Whether no more will come than those that wait.
+    error
+        Why not, if it is not the end; `fill` raises it when nothing waits any more.
     """
 
     def __init__(self, source: Source, position: Position) -> None:
@@ -46,7 +48,8 @@ class Reader:
         self._changed = threading.Condition()
         self.is_read = False
         self._closed = False
-        self._error: Exception | None = None
+        self._ahead = _AHEAD
+        self.error: Exception | None = None
         source.seek(position)
         self._blocks: Iterator[Block] = iter(source)
         if self.live:
@@ -58,7 +61,7 @@ class Reader:
         if not self.live:
             while not self.n_waiting and self._read_one():
                 pass
-        return self.is_read and not self.n_waiting and self._error is None
+        return self.is_read and not self.n_waiting and self.error is None
 
     def fill(self, n: int) -> int:
         """Try to have `n` samples waiting; return how many there are.
@@ -71,8 +74,12 @@ class Reader:
         if not self.live:
             while self.n_waiting < n and self._read_one():
                 pass
-        if self._error is not None and not self.n_waiting:
-            raise self._error
+        elif n > self._ahead:
+            with self._changed:
+                self._ahead = n
+                self._changed.notify_all()
+        if self.error is not None and not self.n_waiting:
+            raise self.error
         return self.n_waiting
 
     def wait(self, n: int, seconds: float, unless: Callable[[], bool]) -> None:
@@ -106,6 +113,16 @@ class Reader:
             self._pieces.extendleft(reversed(pieces))
             self.n_waiting += sum(stop - start for _, start, stop in pieces)
 
+    def seek(self, position: Position) -> None:
+        """Go on elsewhere; only of a source that is not read ahead."""
+        assert not self.live
+        if isinstance(self._blocks, Generator):
+            self._blocks.close()
+        self._pieces.clear()
+        self.n_waiting, self.is_read = 0, False
+        self._source.seek(position)
+        self._blocks = iter(self._source)
+
     def close(self) -> None:
         """Stop reading, and close the source."""
         with self._changed:
@@ -124,7 +141,7 @@ class Reader:
         try:
             block = next(self._blocks, None)
         except Exception as error:
-            self._error, block = error, None
+            self.error, block = error, None
         with self._changed:
             if block is None:
                 self.is_read = True
@@ -137,4 +154,4 @@ class Reader:
     def _read_ahead(self) -> None:
         while not self._closed and self._read_one():
             with self._changed:
-                self._changed.wait_for(lambda: self._closed or self.n_waiting < _AHEAD)
+                self._changed.wait_for(lambda: self._closed or self.n_waiting < self._ahead)

@@ -20,10 +20,11 @@ from streamfit.core.learner import LinearLearner
 from streamfit.distributed._crew import Crew
 from streamfit.distributed._local import LocalRounds
 from streamfit.distributed._share import Done
+from streamfit.distributed._synchronous import SynchronousRounds
 from streamfit.distributed._workers import WorkerLost
 from streamfit.errors import CheckpointMismatchError
 from streamfit.shards import Dealing, Shards, deal, split
-from streamfit.types import Action, Position
+from streamfit.types import Action, Position, Splits
 
 if TYPE_CHECKING:
     from streamfit.distributed.trainer import ShareTrainer
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["ShareRun"]
 
 _IDLE_SECONDS = 0.01
+_LOOK_SECONDS = 3.0
 
 
 class ShareRun(Run):
@@ -52,6 +54,7 @@ class ShareRun(Run):
         self._dealing: Dealing = {}
         self._recorded: object = None  # what the journal knows of the shares
         self._duplicates: dict[int, int] = {}
+        self._next_look = 0.0
 
     @property
     def is_live(self) -> bool:
@@ -63,6 +66,26 @@ class ShareRun(Run):
         """The model, which is a linear one."""
         assert isinstance(self.model, LinearLearner)
         return self.model
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether a signal asks for the end."""
+        return self._stop.signal_name is not None
+
+    @property
+    def position(self) -> Position:
+        """The next offset of each partition."""
+        return self._position
+
+    @property
+    def shards(self) -> Shards:
+        """The source in parts."""
+        return self._shards
+
+    @property
+    def start(self) -> Position:
+        """Where an epoch begins."""
+        return self._start
 
     @property
     def remaining(self) -> int | None:
@@ -79,7 +102,10 @@ class ShareRun(Run):
         return {"shares": self._shares()}
 
     def _shares(self) -> dict[str, Any]:
-        return {"n": self._n_shares, "mode": self.plan.mode, "of": dict(self._dealing)}
+        shares: dict[str, Any] = {"n": self._n_shares, "mode": self.plan.mode}
+        if self._shards.cuts:
+            return {**shares, "start": self._start, "rows": self._shards.rows(self._start)}
+        return {**shares, "of": dict(self._dealing)}
 
     def _take_more(self, saved: Checkpoint) -> None:
         shares, mode = saved.trainer.get("shares"), self.plan.mode
@@ -95,8 +121,8 @@ class ShareRun(Run):
                 f"{self.plan.given_shares}; they are part of what is learned and cannot change"
             )
         self._n_shares = int(shares["n"])
-        self._dealing = {str(key): int(share) for key, share in shares["of"].items()}
-        self._recorded = self._shares()
+        self._dealing = {str(key): int(share) for key, share in shares.get("of", {}).items()}
+        self._recorded = shares
         self._shards = split(self.plan.given_source, self._n_shares, mode)
         self.source = self._shards.source
 
@@ -147,17 +173,22 @@ class ShareRun(Run):
 
     def _read(self) -> None:
         """Make one pass over the source, round by round."""
-        rounds = LocalRounds(self)
+        rounds = LocalRounds(self) if self.plan.mode == "local" else SynchronousRounds(self)
         ended: set[int] = set()
         fresh = True
         while self._remaining != 0 and self._stop.signal_name is None:
             try:
                 if fresh:
                     self.crew.begin(self._sources, self._positions())
+                    rounds.begin()
                     fresh = False
                     ended.clear()
                 if len(ended) == self._n_shares:
                     return
+                if self._has_new_partitions():
+                    self._sources = self._deal()
+                    fresh = True
+                    continue
                 if not rounds.round(ended):
                     time.sleep(_IDLE_SECONDS)
             except WorkerLost as lost:
@@ -165,6 +196,18 @@ class ShareRun(Run):
                 fresh = True
             self._look_at_the_clock()
             self._tell()
+
+    def _has_new_partitions(self) -> bool:
+        """Look now and then for partitions that nobody reads yet, and begin them."""
+        now = time.monotonic()
+        if not self.is_live or self._shards.cuts or now < self._next_look:
+            return False
+        self._next_look = now + _LOOK_SECONDS
+        assert isinstance(self.source, Splits)
+        new = set(self.source.partitions()) - set(self._position)
+        for key in sorted(new):
+            self._position[key] = self.source.position()[key]
+        return bool(new)
 
     def take(
         self, answers: Mapping[int, Done], update: Callable[[], None], end: Sequence[Entry]
@@ -185,7 +228,8 @@ class ShareRun(Run):
         n_refused = self.model.n_refused
         update()
         for share, one in answers.items():
-            self._position.update(one.position)
+            for key, offset in one.position.items():
+                self._position[key] = max(offset, self._position.get(key, 0))
             self._duplicates[share] = one.n_duplicates
         self._journal.round([*entries, *end])
         for one in done:

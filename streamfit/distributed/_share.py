@@ -16,11 +16,12 @@ from typing import Any, NamedTuple
 from streamfit._journal_file import REASONS, Entry, Flush, Segment, Skipped
 from streamfit._kernels import Snapshot
 from streamfit.core.learner import LinearLearner
+from streamfit.core.sums import GradientSum
 from streamfit.distributed._reader import Piece, Reader
 from streamfit.errors import BadSampleError, UpdateRefusedWarning
 from streamfit.types import Block, FloatArray, Position, Source, StateDict
 
-__all__ = ["Done", "Limits", "Refused", "Settings", "Share"]
+__all__ = ["Done", "Limits", "Refused", "Settings", "Share", "Update", "Want"]
 
 _CHUNK = 4096  # samples between two looks at the clock
 _IDLE_SECONDS = 0.5  # a share to which nothing comes says so
@@ -67,6 +68,21 @@ class Limits:
     n_samples: int | None = None
 
 
+class Update(NamedTuple):
+    """An update that every share makes: the sums of all, and as what kind of micro-batch."""
+
+    sums: GradientSum
+    batch_size: int | None
+    part: float
+
+
+class Want(NamedTuple):
+    """Samples of a share that are wanted for a micro-batch: how many, and where, if not next."""
+
+    n: int
+    start: Position | None = None
+
+
 @dataclass(frozen=True)
 class Refused:
     """A bad sample: a block that holds it alone, and what is wrong with it."""
@@ -93,14 +109,16 @@ class Done:
         Labels, weights and predictions of the samples.
     n_waiting
         Samples that were read and not yet learned.
-    ended
-        Whether there are no more, and will be none.
+    is_read
+        Whether no others will come than these.
     n_duplicates
         Records that the source dropped so far because they came twice.
     seconds
         How long it took.
     state
-        The replica afterwards, if it is asked for.
+        The copy of the model afterwards, in local mode.
+    sums
+        What is pending in it, in synchronous mode, when the micro-batch may be whole.
     """
 
     entries: list[Entry] = field(default_factory=list)
@@ -111,10 +129,29 @@ class Done:
     loss_weight: float = 0.0
     scored: list[tuple[Any, Any, Any]] = field(default_factory=list)
     n_waiting: int = 0
-    ended: bool = False
+    is_read: bool = False
     n_duplicates: int = 0
     seconds: float = 0.0
     state: StateDict | None = None
+    sums: GradientSum | None = None
+
+    def __add__(self, later: Done) -> Done:
+        """Return both together; what was measured is the later one's."""
+        return replace(
+            later,
+            entries=[*self.entries, *later.entries],
+            refused=[*self.refused, *later.refused],
+            position={**self.position, **later.position},
+            n_samples=self.n_samples + later.n_samples,
+            loss_sum=self.loss_sum + later.loss_sum,
+            loss_weight=self.loss_weight + later.loss_weight,
+            scored=[*self.scored, *later.scored],
+        )
+
+    @property
+    def ended(self) -> bool:
+        """Whether everything was learned."""
+        return self.is_read and not self.n_waiting
 
     def copy(self) -> Done:
         """Return the same, which what follows does not change."""
@@ -191,6 +228,7 @@ class Share:
         self._source = source
         self._done = Done()
         self._before: _Before | None = None
+        self._n_known = 0
         self._waiting_since: float | None = None
 
     def close(self) -> None:
@@ -244,6 +282,7 @@ class Share:
         if model.n_pending:
             self._undo_partial()
         self._done.state = model.state_dict()
+        self.reader.at_end()  # looks, and so knows
         return self.finish(began)
 
     def _room(self) -> int:
@@ -304,6 +343,49 @@ class Share:
             self._done.entries.append(Flush(reason, last_batch))
             self.model.flush(last_batch)
 
+    # ---- with the others, in every micro-batch
+
+    def load(self, state: StateDict) -> None:
+        """Begin with this model."""
+        self.model.load_state_dict(state)
+        self._n_known = len(self.model.index)
+        self._begin()
+
+    def step(self, update: Update | None, want: Want, ahead: int, is_last: bool) -> Done:
+        """Make the update that is due, and add samples to the next micro-batch.
+
+        Parameters
+        ----------
+        update
+            The micro-batch before, if this one begins.
+        want
+            What to add.
+        ahead
+            How many samples to have waiting afterwards, where reading takes no time.
+        is_last
+            Whether the sums are wanted, for the micro-batch may be whole.
+        """
+        began = time.monotonic()
+        if update is not None:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UpdateRefusedWarning)
+                update.sums.apply(self.model, update.batch_size, update.part)
+            self._n_known = len(self.model.index)
+        if want.n:
+            if want.start is not None:
+                self.reader.seek(want.start)
+            self.model._hold_updates()
+            self.reader.fill(want.n)
+            self.learn(self.reader.take(want.n))
+        if is_last:
+            self._done.sums = self._sums()
+        if ahead:
+            self.reader.fill(ahead)
+        return self.finish(began)
+
+    def _sums(self) -> GradientSum | None:
+        return GradientSum.taken(self.model, self._n_known) if self.model.n_pending else None
+
     # ---- what both modes do
 
     def _begin(self) -> None:
@@ -316,7 +398,7 @@ class Share:
         done, self._done = self._done, Done()
         done.loss_sum, done.loss_weight = self.model.loss_sum, self.model.loss_weight
         self.model.loss_sum = self.model.loss_weight = 0.0
-        done.ended = self.reader.at_end()
+        done.is_read = self.reader.is_read and self.reader.error is None
         done.n_waiting = self.reader.n_waiting
         done.n_duplicates = getattr(self._source, "n_duplicates", 0)
         done.seconds = time.monotonic() - began

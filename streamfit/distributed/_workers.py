@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from streamfit.distributed._share import Done, Limits, Settings, Share
+from streamfit.distributed._share import Done, Limits, Settings, Share, Update, Want
 from streamfit.types import Position, Source, StateDict
 
 __all__ = ["Here", "Pool", "Worker", "WorkerLost"]
@@ -64,6 +64,20 @@ class Worker:
                 halted=lambda: self._halted >= call,
             )
             for share, limit in limits.items()
+        }
+
+    def load(self, state: StateDict) -> None:
+        """Let all shares begin with this model."""
+        for share in self._shares.values():
+            share.load(state)
+
+    def step(
+        self, update: Update | None, wants: Mapping[int, Want], ahead: int, is_last: bool
+    ) -> dict[int, Done]:
+        """Let shares make an update, and add samples to the next; see `Share.step`."""
+        return {
+            number: share.step(update, wants.get(number, Want(0)), ahead, is_last)
+            for number, share in self._shares.items()
         }
 
     def hurry(self, call: int) -> None:

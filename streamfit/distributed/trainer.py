@@ -6,10 +6,9 @@ import re
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from streamfit.core import optim
 from streamfit.core.features import FeatureIndex
 from streamfit.core.learner import LinearLearner
-from streamfit.core.softmax import SoftmaxRegression
+from streamfit.core.sums import check_separable
 from streamfit.core.validation import check_choice, check_integer, check_real
 from streamfit.distributed._run import ShareRun
 from streamfit.distributed._share import Settings
@@ -79,6 +78,10 @@ class ShareTrainer(Trainer):
                 "same time; functions of a Progress are welcome"
             )
         _check_model(model, mode)
+        if model.current_batch_size is None and getattr(self.source, "live", False):
+            raise ConfigurationError(
+                "batch_size=None makes one update an epoch, and a live source has no end"
+            )
 
     def settings(self) -> Settings:
         """Return what shares have to know."""
@@ -138,9 +141,13 @@ class RayTrainer(ShareTrainer):
     workers
         How many actors. Each takes one of the cluster's CPUs.
     mode
+        `"synchronous"`: each micro-batch is cut into shares, whose gradients are summed apart, put
+        together in the order of the shares, and applied by everybody. It is `fit_offline` with
+        `shares`, bit for bit, and with one share `Trainer`.
+
         `"local"`: each share trains a copy of the model on its own partitions; the copies are
-        averaged, weighted by samples, every `sync_every`. It is `sf.offline.fit_local_sgd`, bit for
-        bit.
+        averaged, weighted by samples, every `sync_every`. It is `sf.offline.fit_local_sgd`, bit
+        for bit.
     sync_every
         In `local` mode: micro-batches of each share between two averages; or a time, such as
         `"0.5s"`, and then what is learned depends on how fast everybody was.
@@ -220,19 +227,5 @@ def _check_model(model: object, mode: str) -> None:
                 "which features a model has must not depend on which share is first: name them, "
                 "FeatureIndex(names, fixed=True), or let them grow without a maximum"
             )
-    if mode == "local":
-        return
-    sequential = None
-    if isinstance(model.optimizer, optim.Auto):
-        sequential = "optimizer=Auto() begins with a look at the first samples"
-    elif model.scaler is not None:
-        sequential = "a scaler scales each sample by what came before it"
-    elif model.noise_scale is not None:
-        sequential = "noise_scale is measured sample by sample"
-    elif isinstance(model, SoftmaxRegression) and not model.classes_fixed:
-        sequential = "classes that appear count from the next sample on (name them: classes=[...])"
-    if sequential is not None:
-        raise ConfigurationError(
-            f'{sequential}, which mode="synchronous" cannot do, where shares of one micro-batch '
-            'are learned at the same time; mode="local" can'
-        )
+    if mode == "synchronous":
+        check_separable(model)
