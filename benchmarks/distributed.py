@@ -1,8 +1,9 @@
 """What several workers bring and cost: `python -m benchmarks.distributed [--write] [part ...]`.
 
 Parts are `kernels` (a large array), `topic` (JSON records in four partitions) and `sync` (the cost
-of an update in synchronous mode). With `--write` the tables go to benchmarks/distributed.md. Two workers need two cores that nobody else uses, and whatever else runs
-meanwhile (the driver, Ray itself, the broker) takes its part of them.
+of an update in synchronous mode). With `--write` their tables go to benchmarks/distributed.md. Two
+workers need two cores that nobody else uses; and whatever else runs meanwhile (the driver, Ray
+itself, the broker) takes its part of them.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from streamfit.distributed._workers import Pool, WorkerLost
+from streamfit.distributed._workers import Abandoned, Pool, WorkerLost
 from streamfit.errors import WorkerError
 from streamfit.events import Repeated, event
 from streamfit.signals import StopRequest
@@ -100,7 +100,13 @@ class Crew:
         self.pool.stop(lost.worker)
         self.pool.start(lost.worker)
 
-    def ask(self, method: str, arguments: Mapping[int, Sequence[Any]], live: bool = False) -> Any:
+    def ask(
+        self,
+        method: str,
+        arguments: Mapping[int, Sequence[Any]],
+        live: bool = False,
+        can_end: bool = False,
+    ) -> Any:
         """Ask workers for something, and wait until all have answered.
 
         Parameters
@@ -111,6 +117,9 @@ class Crew:
             By worker.
         live
             Whether a worker may be waiting for samples.
+        can_end
+            Whether a round may end sooner than it would, when a signal asks for the end; otherwise
+            it is given up then, so that what is learned does not depend on the signal.
 
         Returns
         -------
@@ -121,6 +130,8 @@ class Crew:
         ------
         WorkerLost
             When one has died, or answers nothing for `timeout`.
+        Abandoned
+            When a signal asks for the end of a round that cannot end.
         """
         self._n_calls += 1
         trains = method == "train"
@@ -134,6 +145,8 @@ class Crew:
                 answers.update(answer or {})
                 watch.answered(answer)
             watch.look()
+            if trains and calls and self._stop.signal_name is not None and not can_end:
+                raise Abandoned
         return answers
 
 

@@ -50,7 +50,9 @@ class LocalRounds:
             for worker, mine in run.crew.shares.items()
             if limits.keys() & set(mine)
         }
-        answers: dict[int, Done] = run.crew.ask("train", arguments, run.is_live)
+        answers: dict[int, Done] = run.crew.ask(
+            "train", arguments, run.is_live, can_end=run.is_live or run.plan.sync_batches is None
+        )
         ended.update(share for share, done in answers.items() if done.ended)
         if not any(done.entries for done in answers.values()):
             return False

@@ -21,7 +21,7 @@ from streamfit.distributed._crew import Crew
 from streamfit.distributed._local import LocalRounds
 from streamfit.distributed._share import Done
 from streamfit.distributed._synchronous import SynchronousRounds
-from streamfit.distributed._workers import WorkerLost
+from streamfit.distributed._workers import Abandoned, WorkerLost
 from streamfit.errors import CheckpointMismatchError
 from streamfit.shards import Dealing, Shards, deal, split
 from streamfit.types import Action, Position, Splits
@@ -191,6 +191,8 @@ class ShareRun(Run):
                     continue
                 if not rounds.round(ended):
                     time.sleep(_IDLE_SECONDS)
+            except Abandoned:
+                return
             except WorkerLost as lost:
                 self.crew.replace(lost)
                 fresh = True

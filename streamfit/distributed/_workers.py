@@ -8,7 +8,11 @@ from typing import Any, Protocol
 from streamfit.distributed._share import Done, Limits, Settings, Share, Update, Want
 from streamfit.types import Position, Source, StateDict
 
-__all__ = ["Here", "Pool", "Worker", "WorkerLost"]
+__all__ = ["Abandoned", "Here", "Pool", "Worker", "WorkerLost"]
+
+
+class Abandoned(Exception):  # noqa: N818
+    """A signal asks for the end, and the round at hand is given up."""
 
 
 class WorkerLost(Exception):  # noqa: N818 (no error of the user's)

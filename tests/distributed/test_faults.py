@@ -1,0 +1,238 @@
+"""Real processes that are killed, stopped or slow: nothing is learned twice, and nobody waits."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import streamfit as sf
+from streamfit.distributed import RayTrainer, ShareTrainer
+
+sys.path.insert(0, str(Path(__file__).parent))
+from driver import model, rows
+
+MODES: list[dict[str, Any]] = [{"mode": "local", "sync_every": 20}, {"mode": "synchronous"}]
+EACH_MODE = pytest.mark.parametrize("mode", MODES, ids=lambda mode: str(mode["mode"]))
+N = 4000
+
+
+class Watched(RayTrainer):
+    """Tells a function of each call of workers and of each answer, and whose process is whose."""
+
+    hook: Callable[[str, dict[int, int]], None]
+
+    def open_pool(self, settings: Any) -> Any:
+        import ray
+
+        pool = super().open_pool(settings)
+        call, wait, start, hook = pool.call, pool.wait, pool.start, self.hook
+        processes: dict[int, int] = {}
+
+        def watched_start(worker: int) -> None:
+            start(worker)
+            processes[worker] = ray.get(pool.actors[worker].process.remote())
+
+        def watched_call(worker: int, method: str, *arguments: Any) -> Any:
+            reference = call(worker, method, *arguments)
+            hook(f"asked {method}", processes)
+            return reference
+
+        def watched_wait(calls: Any, seconds: float) -> Any:
+            answers = wait(calls, seconds)
+            if answers:
+                hook("answered", processes)
+            return answers
+
+        pool.start, pool.call, pool.wait = watched_start, watched_call, watched_wait
+        self.processes = processes
+        return pool
+
+
+def once(name: str, number: int, what: int) -> Callable[[str, dict[int, int]], None]:
+    """Send worker 1 a signal when something happens for the `number`-th time."""
+    left = [number]
+
+    def hook(happened: str, processes: dict[int, int]) -> None:
+        left[0] -= happened == name
+        if left[0] == 0:
+            left[0] = -1
+            os.kill(processes[1], what)
+
+    return hook
+
+
+def straight(mode: dict[str, Any], n: int = N) -> str:
+    trained = ShareTrainer(model(), sf.ArraySource(*rows(n)), workers=2, **mode).run()
+    return trained.digest
+
+
+def train(mode: dict[str, Any], hook: Any, **options: Any) -> sf.TrainingReport:
+    trainer = Watched(model(), sf.ArraySource(*rows(N)), workers=2, **mode, **options)
+    trainer.hook = hook
+    return trainer.run()
+
+
+@EACH_MODE
+@pytest.mark.parametrize("moment", ["accumulating", "combining"])
+def test_a_worker_is_killed(
+    ray: Any, mode: dict[str, Any], moment: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked = "asked train" if mode["mode"] == "local" else "asked step"
+    happened = asked if moment == "accumulating" else "answered"
+    report = train(mode, once(happened, 16, signal.SIGKILL))
+    assert "event=worker_lost worker=1" in caplog.text
+    assert report.digest == straight(mode)
+    assert report.n_samples == N
+
+
+@EACH_MODE
+def test_a_worker_is_killed_while_a_checkpoint_is_written(
+    ray: Any, mode: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    processes: dict[int, int] = {}
+
+    class Deadly(sf.Checkpointer):
+        n = 0
+
+        def save(self, checkpoint: Any) -> Path:
+            self.n += 1
+            if self.n == 3:
+                os.kill(processes[1], signal.SIGKILL)
+            return super().save(checkpoint)
+
+    def hook(happened: str, found: dict[int, int]) -> None:
+        processes.update(found)
+
+    report = train(mode, hook, checkpoint=Deadly(tmp_path, every_updates=20))
+    assert "event=worker_lost worker=1" in caplog.text
+    assert report.digest == straight(mode)
+    assert sf.journal.verify(tmp_path, sf.ArraySource(*rows(N))).equal
+
+
+def test_a_stopped_worker_is_replaced(ray: Any, caplog: pytest.LogCaptureFixture) -> None:
+    report = train(MODES[0], once("asked train", 7, signal.SIGSTOP), worker_timeout=2.0)
+    assert re.search(r"event=worker_lost worker=1 message=.*no answer in 2 seconds", caplog.text)
+    assert report.digest == straight(MODES[0])
+
+
+@EACH_MODE
+def test_a_killed_driver_resumes_with_other_workers(
+    ray: Any, mode: dict[str, Any], tmp_path: Path
+) -> None:
+    address = ray.get_runtime_context().gcs_address
+    for workers, until in ((2, 700), (0, 1800)):
+        driver = subprocess.Popen(
+            [
+                *(sys.executable, str(Path(__file__).with_name("driver.py"))),
+                *(address, str(tmp_path), mode["mode"], str(mode.get("sync_every", 0))),
+            ],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert driver.stdout is not None
+        for line in driver.stdout:
+            if int(line) >= until:
+                break
+        driver.kill()
+        driver.wait()
+        driver.stdout.close()
+        assert workers in (2, 0)
+    resumed = RayTrainer(
+        *(model(), sf.ArraySource(*rows(N))),
+        workers=1,
+        checkpoint=sf.Checkpointer(tmp_path),
+        **mode,
+    ).run()
+    assert resumed.resumed_at
+    assert resumed.digest == straight(mode)
+    assert sf.journal.verify(tmp_path, sf.ArraySource(*rows(N))).equal
+    deadline = time.monotonic() + 20
+    while (free := ray.available_resources().get("CPU", 0)) < 4:  # actors die with their driver
+        assert time.monotonic() < deadline, f"{free} CPUs are free"
+        time.sleep(0.1)
+
+
+def test_a_slow_worker_is_told_of_and_does_not_hold_up_the_others(
+    ray: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fast() -> Iterator[Any]:
+        for i in range(3000):
+            yield {"x": i % 7 / 7}, i % 2 == 0
+
+    def slow() -> Iterator[Any]:
+        import time
+
+        for i in range(600):
+            time.sleep(0.005)
+            yield {"x": i % 5 / 5}, i % 2 == 0
+
+    began = time.monotonic()
+    report = RayTrainer(
+        *(model(), [sf.IterableSource(fast), sf.IterableSource(slow)]),
+        workers=2,
+        mode="local",
+        sync_every=300,
+    ).run()
+    assert report.n_samples == 3600
+    assert time.monotonic() - began < 60
+    (told,) = [r.getMessage() for r in caplog.records if "worker_slow" in r.getMessage()][:1]
+    found = re.search(r"worker=1 ratio=([\d.]+)", told)
+    assert found is not None
+    assert float(found[1]) >= 10
+
+
+@EACH_MODE
+def test_sigterm_saves_and_ends(ray: Any, mode: dict[str, Any], tmp_path: Path) -> None:
+    def stop(progress: sf.Progress) -> None:
+        if progress.n_samples >= 800:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    options: dict[str, Any] = {"workers": 2, **mode}
+    stopped = RayTrainer(
+        *(model(), sf.ArraySource(*rows(N))),
+        checkpoint=sf.Checkpointer(tmp_path),
+        callbacks=[stop],
+        **options,
+    ).run()
+    assert stopped.stopped_by == "SIGTERM"
+    assert 800 <= stopped.n_samples < N
+    rest = ShareTrainer(
+        model(), sf.ArraySource(*rows(N)), checkpoint=sf.Checkpointer(tmp_path), **options
+    ).run()
+    assert rest.resumed_at == stopped.n_samples
+    assert rest.digest == straight(mode)
+
+
+def test_without_ray_the_error_names_the_extra() -> None:
+    code = """
+import sys
+sys.modules["ray"] = None
+import streamfit as sf
+try:
+    sf.distributed.RayTrainer(sf.LinearRegression(), [], workers=2)
+except sf.errors.MissingDependencyError as error:
+    print(error)
+"""
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert 'pip install "streamfit[ray]"' in told.stdout
+
+
+def test_ray_is_not_imported_before_it_is_needed() -> None:
+    code = "import sys, streamfit as sf; sf.distributed.RayTrainer; print('ray' in sys.modules)"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == "False"
+
+
+@pytest.fixture(autouse=True)
+def _logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="streamfit")
