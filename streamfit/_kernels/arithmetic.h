@@ -100,8 +100,9 @@ SF_INLINE double sf_half_cosine(double x) {
 }
 
 SF_INLINE double sf_sigmoid(double z) {
-    double e = sf_exp(-fabs(z));
-    return (z >= 0 ? 1.0 : e) / (1.0 + e);
+    const double e = sf_exp(-fabs(z)), least = z >= 0 ? 1.0 : 0.0;
+    /* 1 or, for z < 0, e: as the greater of two, which waits less for e than a choice by z */
+    return (e > least ? e : least) / (1.0 + e);
 }
 
 /* z, drawn smoothly into (-bound, bound); what is not finite stays so. */

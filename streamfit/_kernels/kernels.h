@@ -4,6 +4,7 @@
  *     model.h       the model, schedules                  noise.h   the gradient noise scale
  *     rows.h        rows of numbers: dot product, gradient, standardizing   (for double and float)
  *     steps.h       one optimizer step over a range of weights              (for double and float)
+ *     each.h        plain models that learn every row at once               (for double and float)
  *     learn.h       the update, and the loop over rows                      (for double and float)
  *
  * Fixed-lane arithmetic. A floating-point sum depends on the order of its terms, so every
@@ -42,6 +43,7 @@
 #define ONE_MORE 0x0010000000000000u
 #include "rows.h"
 #include "steps.h"
+#include "each.h"
 #include "learn.h"
 #undef REAL
 #undef F
@@ -56,6 +58,7 @@
 #define ONE_MORE 0x00800000u
 #include "rows.h"
 #include "steps.h"
+#include "each.h"
 #include "learn.h"
 
 #endif

@@ -253,6 +253,12 @@ SF_INLINE int64_t F(learn)(sf_linear *m, const REAL *value, const int32_t *colum
     double single[2]; /* not through memory, where it can be helped */
     double *predictor = plain ? &single[0] : m->predictor, *slope = plain ? &single[1] : m->slope;
     for (int64_t i = 0; i < n; i++) {
+        if (plain && !sparse && F(takes_each)(m, n_columns, sample_weight)) {
+            i += F(learn_each)(m, value + i * n_columns, n_columns, labels + i,
+                               predictors ? predictors + i * predictors_stride : NULL,
+                               predictors_stride, n - i);
+            if (i == n) break;
+        }
         if (plain && !sparse && m->batch_size != 1 && n - i >= 4 &&
             (m->batch_size == 0 || m->batch_size - m->n_pending >= 4) &&
             F(learn_four)(m, value + i * n_columns, n_columns, labels + i,

@@ -102,7 +102,7 @@ cdef class LinearLearning(LinearSamples):
         start[0], start[1] = 0, self.row_length
         return self._learn_rows(
             row, self.row_column if self.row_is_sparse else NULL, start, self.row_length, &label_,
-            &weight, predictors, 0, 1)
+            NULL if weight == 1.0 else &weight, predictors, 0, 1)
 
     cdef int64_t _learn_rows(
         self, const void* value, const int32_t* column, const int64_t* start, int64_t columns,

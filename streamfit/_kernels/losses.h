@@ -77,7 +77,7 @@ SF_INLINE double sf_loss_curvature(int loss, double option, double p, double y) 
 }
 
 SF_INLINE int sf_label_is_valid(int loss, double y) {
-    if (loss >= SF_LOG) return y == 0.0 || y == 1.0;
+    if (loss >= SF_LOG) return (y == 0.0) | (y == 1.0);
     return sf_isfinite(y) && (loss != SF_POISSON || y >= 0.0);
 }
 

@@ -20,6 +20,11 @@ SF_INLINE int F(is_set)(BITS flags) { return (int)(flags >> (8 * sizeof flags - 
 typedef REAL F(vector) __attribute__((vector_size(32)));
 #define WIDTH ((int)(32 / sizeof(REAL)))
 #define PARTS (SF_LANES / WIDTH)
+/* written out, as the lanes that are left over at a row's end are: so they stay in registers */
+#define LANE(lane, l) lane[l / WIDTH][l % WIDTH]
+#define LANES(lane)                                                                  \
+    {LANE(lane, 0), LANE(lane, 1), LANE(lane, 2), LANE(lane, 3), LANE(lane, 4),      \
+     LANE(lane, 5), LANE(lane, 6), LANE(lane, 7)}
 #define TREE(sum) \
     (((sum[0] + sum[4]) + (sum[2] + sum[6])) + ((sum[1] + sum[5]) + (sum[3] + sum[7])))
 
@@ -38,14 +43,39 @@ SF_INLINE void F(dots)(const REAL *x, int64_t n, const REAL *w, const int rows, 
     const int64_t left = n - j;
     for (int r = 0; r < rows; r++) {
         const REAL *rest = x + r * n + j, *v = w + j;
-        REAL sum[SF_LANES];
-        /* written out, so that the lanes stay in registers */
-#define REST(l) if (left > l) lane[r][l / WIDTH][l % WIDTH] += rest[l] * v[l]
+        REAL sum[SF_LANES] = LANES(lane[r]);
+#define REST(l) if (left > l) sum[l] += rest[l] * v[l]
         REST(0); REST(1); REST(2); REST(3); REST(4); REST(5); REST(6);
 #undef REST
-        for (int l = 0; l < SF_LANES; l++) sum[l] = lane[r][l / WIDTH][l % WIDTH];
         products[r] = TREE(sum);
     }
+}
+
+/* A plain step from the weights `w` along the row `x`, and the product of the weights that come out
+ * with the row after it. */
+SF_INLINE void F(step_and_dot)(const REAL *x, const REAL *after, int64_t n, const REAL *w, REAL c,
+                               REAL lr, REAL *next, REAL *product) {
+    F(vector) lane[PARTS] = {{0}}, a, b, v;
+    int64_t j = 0;
+    for (; j + SF_LANES <= n; j += SF_LANES)
+        for (int part = 0; part < PARTS; part++) {
+            memcpy(&a, x + j + part * WIDTH, sizeof a);
+            memcpy(&b, after + j + part * WIDTH, sizeof b);
+            memcpy(&v, w + j + part * WIDTH, sizeof v);
+            v -= lr * (a * c);
+            memcpy(next + j + part * WIDTH, &v, sizeof v);
+            lane[part] += b * v;
+        }
+    const int64_t left = n - j;
+    REAL sum[SF_LANES] = LANES(lane);
+#define REST(l)                                       \
+    if (left > l) {                                   \
+        next[j + l] = w[j + l] - lr * (x[j + l] * c); \
+        sum[l] += after[j + l] * next[j + l];         \
+    }
+    REST(0) REST(1) REST(2) REST(3) REST(4) REST(5) REST(6)
+#undef REST
+    *product = TREE(sum);
 }
 
 SF_INLINE REAL F(dot)(F(row) x, const REAL *w) {
@@ -68,6 +98,8 @@ SF_INLINE REAL F(squared_norm)(F(row) x) {
 }
 
 #undef WIDTH
+#undef LANE
+#undef LANES
 #undef PARTS
 #undef TREE
 

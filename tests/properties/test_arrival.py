@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import pickle
 import warnings
 from typing import Any
@@ -21,16 +22,23 @@ from scipy import sparse
 import streamfit as sf
 from streamfit.core.features import features_config
 from streamfit.core.learner import LinearLearner
+from streamfit.errors import BadSampleError
 from streamfit.testing.conformance import parameters
 from streamfit.testing.forms import FORMS, NAMED
 from streamfit.testing.strategies import (
     Samples,
     arrivals,
+    batch_sizes,
+    cuts,
     feed,
     fresh,
+    labels_of,
     last_batches,
+    learning_rates,
+    losses_of,
     optimizers,
     problems,
+    samples,
 )
 from streamfit.types import Block
 
@@ -69,6 +77,53 @@ def test_each_form_gives_the_same_bits(form: str, draw: st.DataObject) -> None:
     feed(model, data, [(form, 0, len(data))])
     feed(other, data, [(form, i, i + 1) for i in range(len(data))])
     assert model.digest() == other.digest() == expected.digest()
+
+
+@given(st.data())
+def test_rows_without_weights_are_rows_of_weight_one(draw: st.DataObject) -> None:
+    """A plain model learns each row in one pass if it has no weight, and otherwise does not."""
+    huge = draw.draw(st.booleans())
+    kind = draw.draw(st.sampled_from([sf.LinearRegression, sf.LogisticRegression]))
+    loss = draw.draw(losses_of(kind))
+    data = draw.draw(samples(labels_of(kind, loss), weighted=False, huge=huge))
+    n = len(data)
+    model = kind(
+        sf.optim.SGD(draw.draw(learning_rates(1e150 if huge else 0.05))),
+        loss,
+        batch_size=draw.draw(batch_sizes((1, 1, 1, 2), huge)),
+        reduction=draw.draw(st.sampled_from(["mean", "sum"])),
+        l2=draw.draw(st.sampled_from([0.0, 0.0, 0.1])),
+        fit_intercept=draw.draw(st.booleans()),
+        clip_gradient=draw.draw(st.sampled_from([None, 0.4])),
+        features=sf.FeatureIndex(data.names),
+        dtype=draw.draw(st.sampled_from(["float64", "float32"])),
+        noise_scale=draw.draw(st.sampled_from([None, True])) if not huge else None,
+    )
+    expected = fresh(model)
+    factor = draw.draw(st.sampled_from([1.0, 0.3]))
+    X, y = data.X.copy(), data.y.astype(float)
+    bad = draw.draw(st.one_of(st.none(), st.integers(0, max(n - 1, 0)))) if X.size else None
+    if bad is not None:
+        place = draw.draw(st.sampled_from([X[bad], y[bad : bad + 1]]))
+        place[-1] = draw.draw(st.sampled_from([math.nan, math.inf]))
+    parts = draw.draw(cuts(n))
+    found: list[Any] = []
+    for one, w in ((model, None), (expected, np.ones(n))):
+        one.track_loss = True
+        one.set_learning_rate_factor(factor)
+        block = Block(X, y, w, offsets=range(n))
+        out = one.new_predictors(block)
+        out[:] = 0.0
+        try:
+            for a, b in parts:
+                one.learn_block(block, a, b, out)
+        except BadSampleError as error:
+            found.append(str(error))
+        counts = (one.n_samples, one.n_refused, one.loss_sum, one.loss_weight)
+        found.append((out.tolist(), *counts))
+    half = len(found) // 2
+    assert found[:half] == found[half:]
+    assert model.digest() == expected.digest()
 
 
 @given(st.data())
