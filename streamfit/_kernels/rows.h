@@ -61,6 +61,7 @@ SF_INLINE void F(step_and_dot)(const REAL *x, const REAL *after, int64_t n, cons
         for (int part = 0; part < PARTS; part++) {
             memcpy(&a, x + j + part * WIDTH, sizeof a);
             memcpy(&b, after + j + part * WIDTH, sizeof b);
+            if (!part) sf_prefetch(after + n + j); /* memory is slower than the arithmetic */
             memcpy(&v, w + j + part * WIDTH, sizeof v);
             v -= lr * (a * c);
             memcpy(next + j + part * WIDTH, &v, sizeof v);
