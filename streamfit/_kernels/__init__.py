@@ -15,6 +15,7 @@ try:
     )
     from streamfit._kernels.hashing import HashedFeatures
     from streamfit._kernels.linear import LinearKernel
+    from streamfit._kernels.samples import split_tuples
     from streamfit._kernels.state import Snapshot
 except ImportError as error:
     from streamfit.errors import MissingDependencyError
@@ -39,4 +40,5 @@ __all__ = [
     "loss_value",
     "sigmoid",
     "softmax",
+    "split_tuples",
 ]

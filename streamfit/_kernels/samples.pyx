@@ -22,6 +22,28 @@ cdef enum:
     DENSE_BELOW = 64  # columns up to which a dict is always a dense row
 
 
+def split_tuples(list batch not None):
+    """Split samples, tuples (x, y) or (x, y, w), into columns: three lists, the last None without w.
+
+    Returns None unless all are tuples of one length, 2 or 3.
+    """
+    cdef Py_ssize_t n = len(batch), i
+    cdef Py_ssize_t width = len(<tuple>batch[0]) if n and type(batch[0]) is tuple else 0
+    cdef list xs = [None] * n, ys = [None] * n, ws = [None] * (n if width == 3 else 0)
+    cdef tuple sample
+    if width != 2 and width != 3:
+        return None
+    for i in range(n):
+        if type(batch[i]) is not tuple or len(<tuple>batch[i]) != width:
+            return None
+        sample = <tuple>batch[i]
+        xs[i] = sample[0]
+        ys[i] = sample[1]
+        if width == 3:
+            ws[i] = sample[2]
+    return xs, ys, ws if width == 3 else None
+
+
 cdef class LinearSamples(LinearState):
     """A sample as a dense or sparse row of the model's columns."""
 

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from connectors import JSONDecoder, KafkaSource
 from connectors.kafka.protocol import Records
+from streamfit._kernels import split_tuples
 from streamfit.errors import DecodeError
-from streamfit.sources import _split, _split_tuples
+from streamfit.sources import _split
 from streamfit.types import Block, DecodesMany
 
 FIELDS = ["a", "b", "label", "weight"]
@@ -124,10 +125,10 @@ def test_one_bad_record_among_good_ones_is_named(bad: bytes | None) -> None:
 def test_tuples_are_split_as_other_samples_are(batch: list[Any]) -> None:
     errors: dict[int, Any] = {}
     xs, ys, ws = _split(batch, 0, errors)
-    together = _split_tuples(batch)
+    together = split_tuples(batch)
     if together is None:
         lengths = {len(sample) if type(sample) is tuple else 0 for sample in batch}
         assert lengths not in ({2}, {3})
     else:
-        assert [list(part) if part else part for part in together] == [xs, ys, ws]
+        assert together == (xs, ys, ws)
         assert not errors

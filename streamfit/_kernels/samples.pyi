@@ -1,0 +1,3 @@
+from typing import Any
+
+def split_tuples(batch: list[Any]) -> tuple[list[Any], list[Any], list[Any] | None] | None: ...
