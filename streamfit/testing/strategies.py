@@ -40,6 +40,7 @@ __all__ = [
     "batch_sizes",
     "cuts",
     "dtypes",
+    "every_optimizer",
     "feed",
     "fresh",
     "labels_of",
@@ -159,6 +160,12 @@ OPTIMIZERS: dict[str, Callable[[_Rates], st.SearchStrategy[optim.Optimizer]]] = 
     "auto": lambda lr: st.builds(optim.Auto, st.booleans()),
 }
 """Each optimizer by name: how it is drawn, given how learning rates are."""
+
+
+def every_optimizer() -> set[type[optim.Optimizer]]:
+    """Return the optimizers that `sf.optim` has: a table of them that lacks one can say so."""
+    kinds = {kind for name in optim.__all__ if isinstance(kind := getattr(optim, name), type)}
+    return {kind for kind in kinds if issubclass(kind, optim.Optimizer)} - {optim.Optimizer}
 
 
 def optimizers(max_lr: float = 0.05) -> st.SearchStrategy[optim.Optimizer]:

@@ -21,6 +21,7 @@ OPTIMIZERS = [
     sf.optim.AdaGrad(0.1),
     sf.optim.RMSProp(0.1),
     sf.optim.FTRLProximal(0.1),
+    sf.optim.Auto(scale=False),  # to a scaler 1e300 is a bad sample
 ]
 
 

@@ -23,6 +23,7 @@ from scipy import sparse
 import streamfit as sf
 from connectors import CSVSource, JSONDecoder, JSONLinesSource, KafkaSource
 from streamfit.testing import LocalKafka
+from streamfit.testing.strategies import every_optimizer
 from streamfit.types import Block, Source
 
 N, NAMES = 230, ["a", "b", "c", "d"]
@@ -52,6 +53,7 @@ OPTIMIZERS = {
     "AdamW": sf.optim.AdamW(0.01),
     "AMSGrad": sf.optim.AMSGrad(0.01),
     "FTRLProximal": sf.optim.FTRLProximal(0.1, l1=0.01),
+    "Auto": sf.optim.Auto(),  # without a scaler it brings one of its own
 }
 Sources = dict[str, Callable[[], Any]]
 
@@ -138,6 +140,10 @@ def sources(
         }
 
     return sources
+
+
+def test_every_optimizer_is_in_the_table() -> None:
+    assert {type(optimizer) for optimizer in OPTIMIZERS.values()} == every_optimizer()
 
 
 @pytest.mark.parametrize("scaler", [None, sf.StandardScaler()], ids=["", "scaled"])

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, find, given, settings
 from hypothesis import strategies as st
 
 import streamfit as sf
@@ -19,7 +19,13 @@ from streamfit._journal_file import Segment
 from streamfit._segments import SegmentReader
 from streamfit.errors import CheckpointMismatchError, SourceError, UnsupportedError
 from streamfit.testing.sources import PartitionedSource, SplitSource
-from streamfit.testing.strategies import fresh, learners
+from streamfit.testing.strategies import (
+    OPTIMIZERS,
+    every_optimizer,
+    fresh,
+    learners,
+    learning_rates,
+)
 
 N_PARTITIONS = 3
 
@@ -114,6 +120,28 @@ def test_any_run_replays_bitwise(run: dict[str, Any]) -> None:
     assert found.n_samples == report.n_samples == sum(s.n for s in segments)
     assert found.n_updates == report.n_updates
     assert found.n_segments == len(segments)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@settings(max_examples=4)
+@given(draw=st.data())
+def test_any_optimizer_replays_bitwise(name: str, draw: st.DataObject) -> None:
+    """`runs` draws them too, each seldom."""
+    run = draw.draw(runs())
+    optimizer = OPTIMIZERS[name](learning_rates())
+    run["model"] = draw.draw(learners([sf.LogisticRegression], optimizer=optimizer))
+    run["parts"] = parts(4, [40, 9, 31], 0.2, 0.2)
+    with tempfile.TemporaryDirectory() as state:
+        report = train(state, run)
+        source = PartitionedSource(run["parts"], run["other_turns"], name="copy")
+        found = journal.verify(state, source)
+    assert found.equal, found
+    assert found.replay_digest == report.digest
+
+
+def test_every_optimizer_is_replayed() -> None:
+    drawn = {type(find(OPTIMIZERS[name](st.just(0.1)), lambda _: True)) for name in OPTIMIZERS}
+    assert drawn == every_optimizer()
 
 
 @given(run=runs(), place=st.floats(0, 1), how=st.sampled_from(["changed", "missing", "bad"]))
