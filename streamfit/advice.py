@@ -8,18 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
+from streamfit._advice_reasons import ERRORS, reasons
 from streamfit.curves import Curve
+from streamfit.errors import ConfigurationError
 from streamfit.types import FloatArray
 
 __all__ = ["Advice", "Rung", "advise"]
 
-_ERRORS = 3.0
-"""Standard errors that a difference must exceed: 95% for a dozen comparisons (Bonferroni)."""
 _NOTABLE = 0.005
 """... and the part of the least loss that it must exceed, to be worth speaking of."""
-_FASTER = 0.9
-"""Two rates are alike when the lower is above this part of the higher."""
+_FASTER = 1.1
+"""What the ratio of two times must exceed, beside standard errors, to be worth speaking of."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +34,7 @@ class Rung:
     updates_per_epoch
         Updates in one pass over the training part of the sample.
     samples_per_second
-        Samples learned in a second of CPU time.
+        Samples learned in a second of CPU time, in the first pass.
     progressive_loss
         Mean loss of the samples of one pass, each before it was learned.
     loss_equal_samples
@@ -49,6 +50,9 @@ class Rung:
         weights.
     memory
         Bytes of the arrays that the learner holds.
+    diverges
+        Whether an update was refused, or the loss has become more than twice what it was before
+        anything was learned.
     curve
         Held-out loss on the way.
     """
@@ -63,6 +67,7 @@ class Rung:
     noise_per_update: float
     cosine: float
     memory: int
+    diverges: bool
     curve: Curve
 
     @property
@@ -86,6 +91,8 @@ class Advice:
         difference, and `recommended` is the size that the model has, where it is on the ladder.
     alike
         The sizes that cannot be told from the best.
+    diverging
+        The sizes at which the model diverges; none of them is recommended.
     behind, behind_error
         For each rung, by how much its progressive loss is above the least, and the standard error
         of that difference: it is of the same samples, in 50 chunks.
@@ -99,6 +106,7 @@ class Advice:
     recommended: int | None
     clear: bool
     alike: Sequence[int | None]
+    diverging: Sequence[int | None]
     behind: Sequence[float]
     behind_error: Sequence[float]
     reasons: Sequence[str]
@@ -120,12 +128,16 @@ class Advice:
                 rung.name + (" <" if rung.batch_size == self.recommended else ""),
                 f"{rung.updates_per_epoch:,}",
                 f"{rung.samples_per_second:,.0f}",
-                f"{rung.progressive_loss:.4f}",
-                f"{behind:.4f} ± {error:.4f}" if behind else "least",
-                f"{rung.loss_equal_samples:.4f}",
-                f"{rung.loss_equal_time:.4f}",
-                f"{rung.noise_per_update:.3g}",
-                f"{rung.cosine:.2f}",
+                "diverges" if rung.diverges else _loss(rung.progressive_loss),
+                "-"
+                if rung.diverges
+                else f"{_loss(behind)} ± {_loss(error)}"
+                if behind
+                else "least",
+                _loss(rung.loss_equal_samples),
+                _loss(rung.loss_equal_time),
+                _measured(rung.noise_per_update, ".3g"),
+                _measured(rung.cosine, ".2f"),
                 f"{rung.memory:,} B",
             )
             for rung, behind, error in zip(self.rungs, self.behind, self.behind_error, strict=True)
@@ -154,15 +166,25 @@ class Advice:
         Path(path).write_text(html(self), encoding="utf-8")
 
 
+def _loss(value: float) -> str:
+    """Write a loss, of whatever size."""
+    return f"{value:.4f}" if abs(value) < 1e4 else f"{value:.2e}"
+
+
+def _measured(value: float, how: str) -> str:
+    return "not measured" if math.isnan(value) else format(value, how)
+
+
 def advise(
     rungs: Sequence[Rung],
     *,
     own: int | None,
     losses: FloatArray,
+    seconds: FloatArray,
     n_train: int,
     n_held_out: int,
 ) -> Advice:
-    """Compare rungs and recommend one.
+    """Compare rungs and recommend one, whatever their order.
 
     Parameters
     ----------
@@ -170,104 +192,70 @@ def advise(
         The measurements.
     own
         Batch size that the model has; 0 for full batch, None for a schedule.
-    losses
-        Progressive loss of each rung in each chunk of the samples.
+    losses, seconds
+        Progressive loss, and CPU time, of each rung in each chunk of the samples.
     n_train, n_held_out
         Samples.
+
+    Raises
+    ------
+    ConfigurationError
+        When all of them diverge.
     """
-    total = np.array([rung.progressive_loss for rung in rungs])
-    total = np.where(np.isfinite(total), total, np.inf)
+    order = sorted(range(len(rungs)), key=lambda k: rungs[k].batch_size or math.inf)
+    rungs, losses, seconds = [rungs[k] for k in order], losses[order], seconds[order]
+    fine = np.array([not rung.diverges for rung in rungs])
+    if not fine.any():
+        raise ConfigurationError(
+            "the model diverges at every batch size that was tried, "
+            f"{', '.join(rung.name for rung in rungs)}: take a smaller learning rate, or scale the "
+            "features"
+        )
+    total = np.where(fine, [rung.progressive_loss for rung in rungs], np.inf)
     best = int(total.argmin())
-    with np.errstate(invalid="ignore"):
-        apart = losses - losses[best]
-        errors = apart.std(axis=1, ddof=1) / math.sqrt(losses.shape[1])
-        least = np.maximum(_ERRORS * errors, _NOTABLE * abs(total[best]))
-        alike = [bool(d <= m) for d, m in zip(total - total[best], least, strict=True)]
-    alike[best] = True
-    clear = not all(alike)
+    with np.errstate(invalid="ignore", over="ignore"):
+        errors = _error(losses - losses[best])
+        least = np.maximum(ERRORS * errors, _NOTABLE * abs(total[best]))
+        alike = fine & ~(total - total[best] > least)
     own_at = [
-        k for k, rung in enumerate(rungs) if own is not None and (rung.batch_size or 0) == own
+        k
+        for k, rung in enumerate(rungs)
+        if own is not None and (rung.batch_size or 0) == own and fine[k]
     ]
-    if not clear and own_at:
-        chosen = own_at[0]
+    if alike.all() and own_at:
+        chosen, slower = own_at[0], np.zeros(len(rungs), bool)
     else:
-        fastest = max(r.samples_per_second for r, a in zip(rungs, alike, strict=True) if a)
-        quick = [
-            k
-            for k, rung in enumerate(rungs)
-            if alike[k] and rung.samples_per_second >= _FASTER * fastest
-        ]
-        chosen = min(quick, key=lambda k: total[k])
+        slower = alike & _slower(seconds, np.flatnonzero(alike))
+        chosen = int(np.where(alike & ~slower, total, np.inf).argmin())
     return Advice(
         rungs=rungs,
         recommended=rungs[chosen].batch_size,
-        clear=clear,
+        clear=not alike.all(),
         alike=[rung.batch_size for rung, a in zip(rungs, alike, strict=True) if a],
+        diverging=[rung.batch_size for rung in rungs if rung.diverges],
         behind=(total - total[best]).tolist(),
         behind_error=errors.tolist(),
-        reasons=_reasons(rungs, best, chosen, alike, own_at, total, errors),
+        reasons=reasons(
+            rungs, best=best, chosen=chosen, alike=alike, slower=slower, own=bool(own_at),
+            total=total, errors=errors,
+        ),
         n_train=n_train,
         n_held_out=n_held_out,
-    )
+    )  # fmt: skip
 
 
-def _reasons(
-    rungs: Sequence[Rung],
-    best: int,
-    chosen: int,
-    alike: Sequence[bool],
-    own_at: Sequence[int],
-    total: FloatArray,
-    errors: FloatArray,
-) -> list[str]:
-    names = [rung.name for rung in rungs]
-    same = [name for name, a in zip(names, alike, strict=True) if a]
-    worse = [k for k, a in enumerate(alike) if not a]
-    rung = rungs[chosen]
-    said = []
-    if not worse:
-        said.append(
-            "No clear difference: no size's progressive loss is above the least by more than "
-            f"{_ERRORS:g} standard errors."
-        )
-        said.append(
-            f"Keep batch size {rung.name}, which the model has."
-            if own_at
-            else f"Batch size {rung.name} is as good as any, and among the fastest."
-        )
-    else:
-        said.append(f"Recommended batch size: {rung.name}.")
-        if len(same) == 1:
-            said.append(f"Its progressive loss, {total[best]:.4f}, is clearly the least.")
-        else:
-            said.append(
-                f"The least progressive loss is {total[best]:.4f} at {names[best]}; "
-                f"{', '.join(n for n in same if n != names[best])} cannot be told from it "
-                f"(within {_ERRORS:g} standard errors of the paired difference)."
-            )
-            if chosen != best:
-                faster = rung.samples_per_second / rungs[best].samples_per_second
-                said.append(
-                    f"{rung.name} learns {faster:.1f} times as many samples a second as "
-                    f"{names[best]}."
-                )
-        nearest = min(worse, key=lambda k: total[k])
-        said.append(
-            f"The nearest that is clearly worse is {names[nearest]}: by "
-            f"{total[nearest] - total[best]:.4f}, standard error {errors[nearest]:.4f}."
-        )
-    if math.isfinite(rung.noise_scale):
-        said.append(
-            f"At its weights the gradient noise scale is about {rung.noise_scale:,.0f} samples: "
-            "batches far above it make better updates no more, and far below it mostly noise."
-        )
-    else:
-        said.append(
-            "At its weights the gradient cannot be told from 0: what is left is noise, which "
-            "larger batches or a smaller learning rate would average out."
-        )
-    said.append(
-        "All sizes took the same learning rate and the same samples in the same order; with "
-        "another rate the answer may be another one."
+def _error(differences: FloatArray) -> FloatArray:
+    """Return the standard error of the mean of each row."""
+    found: FloatArray = differences.std(axis=-1, ddof=1) / math.sqrt(differences.shape[-1])
+    return found
+
+
+def _slower(seconds: FloatArray, among: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
+    """Say which rows take clearly longer than the fastest of some: by chunks, pair by pair."""
+    total = seconds.sum(axis=1)
+    fastest = among[total[among].argmin()]
+    apart = seconds - seconds[fastest]
+    slower: npt.NDArray[np.bool_] = (apart.mean(axis=1) > ERRORS * _error(apart)) & (
+        total > _FASTER * total[fastest]
     )
-    return said
+    return slower

@@ -29,7 +29,8 @@ _NOTES = """Progressive loss: mean loss of one pass, each sample tested before i
 the least: difference from the best size on the same samples, with its standard error. Equal
 samples, equal time: loss of the held-out samples after that pass, and after the same CPU time.
 Noise/signal: noise of an update's gradient over its squared length. Cosine: between a micro-batch's
-gradient and that of all samples. Both at the weights after one pass."""
+gradient and that of all samples. Both at the weights after one pass. Diverges: an update was
+refused, or a loss became more than twice what it was before anything was learned."""
 
 
 def html(advice: Advice) -> str:
@@ -54,11 +55,12 @@ def html(advice: Advice) -> str:
 
 
 def _few(advice: Advice) -> dict[str, Curve]:
-    """Return the curves of six sizes at most, the recommended one among them."""
-    n = len(advice.rungs)
+    """Return the curves of six sizes at most, the recommended one among them; none diverges."""
+    rungs = [rung for rung in advice.rungs if not rung.diverges]
+    n = len(rungs)
     chosen = {round(k * (n - 1) / 4) for k in range(5)} if n > 6 else set(range(n))
-    chosen |= {k for k, rung in enumerate(advice.rungs) if rung.batch_size == advice.recommended}
-    return {f"batch size {advice.rungs[k].name}": advice.rungs[k].curve for k in sorted(chosen)}
+    chosen |= {k for k, rung in enumerate(rungs) if rung.batch_size == advice.recommended}
+    return {f"batch size {rungs[k].name}": rungs[k].curve for k in sorted(chosen)}
 
 
 def _png(figure: Any) -> str:

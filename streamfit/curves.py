@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
@@ -14,9 +14,18 @@ from streamfit.core.learner import LAST_BATCH, LinearLearner
 from streamfit.core.noise import NoiseScale
 from streamfit.core.validation import check_choice, check_integer
 from streamfit.errors import ConfigurationError
-from streamfit.types import Block, FeatureName, FloatArray
+from streamfit.types import Block, FeatureName, FloatArray, Learner
 
-__all__ = ["AtRest", "Curve", "at_rest", "learning_curve"]
+__all__ = [
+    "AtRest",
+    "Curve",
+    "Resizable",
+    "Trainable",
+    "at_rest",
+    "fresh",
+    "learning_curve",
+    "loss_at_rest",
+]
 
 
 @dataclass(frozen=True)
@@ -67,11 +76,57 @@ class AtRest:
     noise: float
 
 
-def at_rest(model: LinearLearner, block: Block) -> AtRest:
+class Resizable(Learner, Protocol):
+    """A learner that is not linear, and that can be trained and measured at any batch size."""
+
+    @property
+    def batch_size(self) -> Any:
+        """Samples of one update, None for a full batch."""
+
+    def with_batch_size(self, batch_size: int | None) -> Resizable:
+        """Return a copy that has learned nothing, for micro-batches of another size."""
+
+    def loss_at_rest(self, block: Block) -> float:
+        """Return the mean loss of a block, without changing the model."""
+
+    def at_rest(self, block: Block, parts: int) -> AtRest:
+        """Measure the model on a block without changing it; see `at_rest`."""
+
+
+Trainable: TypeAlias = LinearLearner | Resizable
+
+
+def fresh(model: Trainable, batch_size: int | None) -> Trainable:
+    """Make a learner of the same configuration, but for the batch size, that has learned nothing.
+
+    A Keras model begins with the weights that it has.
+    """
+    if isinstance(model, LinearLearner):
+        return type(model).from_config({**model.get_config(), "batch_size": batch_size})
+    return model.with_batch_size(batch_size)
+
+
+def loss_at_rest(model: Trainable, block: Block) -> float:
+    """Return the mean loss of a block, without changing the model."""
+    if isinstance(model, LinearLearner):
+        return at_rest(model, block).loss
+    return model.loss_at_rest(block)
+
+
+def at_rest(model: Trainable, block: Block, parts: int = 16) -> AtRest:
     """Measure a model on a block without changing it.
 
-    A copy that takes the samples as one full batch, and is never told to update, has summed up
-    their losses and their gradient at the weights as they are.
+    Learners that are not linear say themselves how. Of a linear one a copy that takes the samples
+    as one full batch, and is never told to update, has summed up their losses and their gradient at
+    the weights as they are.
+
+    Parameters
+    ----------
+    model, block
+        What is measured on what.
+    parts
+        A model that shows no gradients of single samples is asked for those of so many parts of the
+        block, which tell the noise; 1: that stays unknown.
 
     Examples
     --------
@@ -81,6 +136,8 @@ def at_rest(model: LinearLearner, block: Block) -> AtRest:
     >>> found.loss, found.gradient.tolist()
     (5.0, [-4.0, -7.0])
     """
+    if not isinstance(model, LinearLearner):
+        return model.at_rest(block, parts)
     ours = {k: v for k, v in model.state_dict().items() if "noise" not in k}
     state = {k: v for k, v in ours.items() if k not in ("gradient", "curvature", "n_measured")}
     once = NoiseScale(every=1).get_config()
@@ -124,7 +181,7 @@ def _scaled(block: Block, names: list[FeatureName], mean: FloatArray, var: Float
 
 
 def learning_curve(
-    model: LinearLearner,
+    model: Trainable,
     X: Any,
     y: Any,
     *,
@@ -167,7 +224,7 @@ def learning_curve(
     n = len(block)
     if not n:
         raise ConfigurationError("a learning curve needs samples")
-    copy = type(model).from_config({**model.get_config(), "batch_size": batch_size})
+    copy = fresh(model, batch_size)
     stops = {int(k) for k in np.geomspace(1, n * epochs, points)} | {
         n * epoch for epoch in range(1, epochs + 1)
     }
@@ -182,7 +239,7 @@ def learning_curve(
             if end == n:
                 copy.flush(last_batch)
         seconds += time.process_time() - began
-        loss = at_rest(copy, block).loss
+        loss = loss_at_rest(copy, block)
         measured.append((float(taken), float(copy.n_updates), seconds, loss))
     n_samples, n_updates, cpu_seconds, losses = np.array(measured).T
     return Curve(n_samples, n_updates, cpu_seconds, losses, epoch_size=n)

@@ -192,19 +192,20 @@ def ladder(advice: Advice) -> Figure:
     rungs = advice.rungs
     at = np.arange(len(rungs))
     figure, (losses, speed, gradient) = _panels(3, width=3.6, height=3.9)
-    progressive = [rung.progressive_loss for rung in rungs]
+    drawn = [np.nan if rung.diverges else 1.0 for rung in rungs]  # the scale is for the others
     errors = [3.0 * e if np.isfinite(e) else 0.0 for e in advice.behind_error]
     losses.errorbar(
-        at, progressive, yerr=errors, color=_COLOURS[0], marker=_MARKERS[0], markersize=4,
-        capsize=2, linewidth=1.2, label="progressive",
+        at, np.multiply(drawn, [rung.progressive_loss for rung in rungs]), yerr=errors,
+        color=_COLOURS[0], marker=_MARKERS[0], markersize=4, capsize=2, linewidth=1.2,
+        label="progressive",
     )  # fmt: skip
     for values, k, label in (
         ([rung.loss_equal_samples for rung in rungs], 1, "held-out, equal samples"),
         ([rung.loss_equal_time for rung in rungs], 2, "held-out, equal time"),
     ):
         losses.plot(
-            at, values, color=_COLOURS[k], marker=_MARKERS[k], markersize=4, linewidth=1.2,
-            label=label,
+            at, np.multiply(drawn, values), color=_COLOURS[k], marker=_MARKERS[k], markersize=4,
+            linewidth=1.2, label=label,
         )  # fmt: skip
     losses.set_ylabel("mean loss")
     losses.legend(fontsize=7, frameon=False)
@@ -223,7 +224,8 @@ def ladder(advice: Advice) -> Figure:
                 axis.axvline(k, color="#888888", linestyle=":", linewidth=1.2)
     return _done(
         figure,
-        "dotted: the recommended size; bars: 3 standard errors of the difference from the least",
+        "dotted: the recommended size; bars: 3 standard errors of the difference from the least"
+        + ("; diverging sizes are left out" if advice.diverging else ""),
     )
 
 

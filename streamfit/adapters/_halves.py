@@ -1,8 +1,10 @@
-"""The gradient noise scale of a learner that keeps its rows: from the halves of micro-batches."""
+"""The gradient noise scale of a learner that keeps its rows: from parts of them."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -12,14 +14,18 @@ from streamfit.core.noise import (
     GradientNoise,
     NoiseMoments,
     NoiseScale,
-    estimates_of_halves,
+    estimates_of_parts,
     moments_fit,
     moments_of,
 )
-from streamfit.errors import CheckpointMismatchError
+from streamfit.curves import AtRest
+from streamfit.errors import CheckpointMismatchError, UnsupportedError
 from streamfit.types import FloatArray, StateDict
 
-__all__ = ["NoiseOfHalves"]
+if TYPE_CHECKING:
+    from streamfit.adapters._keras_model import KerasModel
+
+__all__ = ["NoiseOfHalves", "at_rest", "loss_at_rest"]
 
 Array = npt.NDArray[np.generic]
 
@@ -60,11 +66,11 @@ class NoiseOfHalves:
         halves = (slice(middle), slice(middle, None))
         if not all(w[half].any() for half in halves):
             return None
-        first, second = self._gradients(
+        gradients = self._gradients(
             ([rows[half] for rows in x], y[half], w[half]) for half in halves
         )
         weights = w.astype(np.float64)
-        return estimates_of_halves((first, second), (weights[halves[0]], weights[halves[1]]))
+        return estimates_of_parts(gradients, [weights[half] for half in halves])
 
     def add(self, estimates: tuple[float, float] | None) -> None:
         """Take them in, once the update has been made."""
@@ -102,3 +108,39 @@ class NoiseOfHalves:
         ):
             raise CheckpointMismatchError("the state's gradient noise does not fit")
         return moments_of(n, values)
+
+
+def loss_at_rest(keras: KerasModel, rows: MicroBatch) -> float:
+    """Return the weighted mean loss of samples.
+
+    Raises
+    ------
+    UnsupportedError
+        When nothing tells the loss of a single sample.
+    """
+    if not keras.has_loss:
+        raise UnsupportedError("the model has no one loss of each sample that could be measured")
+    w = np.array(rows.w)
+    losses = keras.losses(np.stack(rows.y), keras.outputs(rows.stacked(), None))
+    return float(losses @ w / w.sum()) if w.any() else math.nan
+
+
+def at_rest(keras: KerasModel, rows: MicroBatch, parts: int) -> AtRest:
+    """Measure a model on samples without changing it, as `streamfit.curves.at_rest`.
+
+    The gradient is of the model in training: layers draw, and mix the samples of a part.
+    """
+    loss = loss_at_rest(keras, rows)
+    x, y, w = rows.stacked(), np.stack(rows.y), np.array(rows.w)
+    size = max(1, len(w) // parts)  # and a rest, for each size is compiled anew
+    cuts = [slice(start, start + size) for start in range(0, len(w), size)]
+    cuts = [cut for cut in cuts if w[cut].any()]
+    if not cuts:
+        return AtRest(loss, np.full(1, math.nan), math.nan, math.nan)
+    gradients = keras.gradients(
+        ([rows[cut] for rows in x], y[cut], w[cut].astype(np.float32)) for cut in cuts
+    )
+    weights = [w[cut] for cut in cuts]
+    mean: FloatArray = np.average(gradients, axis=0, weights=[part.sum() for part in weights])
+    signal, noise = estimates_of_parts(gradients, weights) or (math.nan, math.nan)
+    return AtRest(loss, mean, signal, noise)

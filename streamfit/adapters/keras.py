@@ -5,26 +5,27 @@ from __future__ import annotations
 import copy
 import hashlib
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from streamfit.adapters._halves import NoiseOfHalves
+from streamfit.adapters._halves import NoiseOfHalves, at_rest, loss_at_rest
 from streamfit.adapters._keras_model import KerasModel
-from streamfit.adapters._rows import MicroBatch, as_label, as_weight, check_classes
+from streamfit.adapters._rows import MicroBatch, check_classes
+from streamfit.adapters._samples import SampleReader
 from streamfit.core.learner import LAST_BATCH
 from streamfit.core.noise import GradientNoise, NoiseScale, check_noise_scale
 from streamfit.core.validation import check_choice, check_integer
+from streamfit.curves import AtRest
 from streamfit.errors import (
     BadSampleError,
     CheckpointMismatchError,
     ConfigurationError,
     UnsupportedError,
     UpdateRefusedWarning,
-    shown,
 )
 from streamfit.types import Block, FeatureName, FloatArray, StateDict
 
@@ -110,6 +111,7 @@ class KerasLearner:
         self.features = None if features is None else list(features)
         self._keras = KerasModel(model, None if features is None else tuple(features))
         self.classes = None if classes is None else check_classes(list(classes), self._keras.output)
+        self._reader = SampleReader(self._keras, self.classes)
         self._pending = MicroBatch(list(self._keras.inputs.values()))
         self._predicted: list[Any] = []
         self.noise_scale = check_noise_scale(noise_scale)
@@ -181,7 +183,8 @@ class KerasLearner:
             first, bad = self.n_pending, None
             for k in range(i, min(stop, i + room)):
                 try:
-                    self._take(block, k)
+                    self._reader.take(self._pending, block, k)
+                    self.n_samples += 1
                 except BadSampleError as error:
                     bad = error.at(block.source, block.partition, int(block.offsets[k]))
                     break
@@ -194,37 +197,6 @@ class KerasLearner:
                     self._update()
             if bad is not None:
                 raise bad
-
-    def _take(self, block: Block, i: int) -> None:
-        """Add a sample to the pending micro-batch."""
-        x = self._read(block.x[i], block.features)
-        y = self._label(block.y[i])
-        self._pending.take(x, y, 1.0 if block.w is None else as_weight(block.w[i]))
-        self.n_samples += 1
-
-    def _read(self, x: Any, names: Sequence[FeatureName] | None) -> list[npt.NDArray[Any]]:
-        inputs = self._keras.inputs
-        if len(inputs) == 1:
-            return [spec.read(x, names) for spec in inputs.values()]
-        if not isinstance(x, Mapping) or not inputs.keys() <= x.keys():
-            raise BadSampleError(f"not a mapping of the model's inputs {list(inputs)}")
-        return [spec.read(x[name]) for name, spec in inputs.items()]
-
-    def _label(self, y: Any) -> npt.NDArray[Any]:
-        if self.classes is None:
-            label, output = as_label(y), self._keras.output
-            if label.shape not in ((), output, output[:-1]):
-                raise BadSampleError(
-                    f"label of shape {label.shape}, the model's output has {output}"
-                )
-            return np.asarray(label[0]) if label.shape == (1,) else label
-        try:
-            k = self.classes.index(y)
-        except ValueError:
-            raise BadSampleError(f"label {shown(y)} is not one of {self.classes}") from None
-        if self._keras.wants_one_hot:
-            return np.asarray(np.eye(len(self.classes), dtype=np.float32)[k])
-        return np.asarray(k)
 
     # ---- updates
 
@@ -255,6 +227,26 @@ class KerasLearner:
                 stacklevel=2,
             )
         pending.clear()
+
+    def with_batch_size(self, batch_size: int | None) -> KerasLearner:
+        """Return a copy with these weights that has learned nothing, for another `batch_size`."""
+        twin = KerasLearner(
+            copy.deepcopy(self.model),
+            batch_size,
+            features=self.features,
+            classes=self.classes,
+            noise_scale=self.noise_scale or False,
+        )
+        twin._keras.assign(self._keras.variables())  # Keras' own copy lacks the seeds of dropout
+        return twin
+
+    def loss_at_rest(self, block: Block) -> float:
+        """Return the mean loss of samples, without changing the model."""
+        return loss_at_rest(self._keras, self._reader.rows(block))
+
+    def at_rest(self, block: Block, parts: int = 16) -> AtRest:
+        """Measure the model on samples without changing it, as `streamfit.curves.at_rest`."""
+        return at_rest(self._keras, self._reader.rows(block), parts)
 
     def flush(self, last_batch: str = "apply") -> None:
         """Deal with a partial micro-batch now, as the linear learners do.
@@ -316,7 +308,7 @@ class KerasLearner:
         return p
 
     def _predict(self, x: Any) -> Any:
-        rows = [array[None] for array in self._read(x, None)]
+        rows = [array[None] for array in self._reader.read(x)]
         return self._prediction(self._keras.outputs(rows, self.batch_size)[0])
 
     @property
@@ -383,14 +375,7 @@ class KerasLearner:
         return copy.deepcopy(self._config)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> KerasLearner:
-        model = copy.deepcopy(self.model, memo)
-        twin = KerasLearner(
-            model,
-            self.batch_size,
-            features=self.features,
-            classes=self.classes,
-            noise_scale=self.noise_scale or False,
-        )
+        twin = self.with_batch_size(self.batch_size)
         twin._config = self.get_config()
-        twin.load_state_dict(self.state_dict())  # Keras' own copy lacks the seeds of dropout
+        twin.load_state_dict(self.state_dict())
         return twin

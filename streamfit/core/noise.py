@@ -14,20 +14,24 @@ and weights `s_i`. With `q = sum s_i^2 / (sum s_i)^2`, which is `1 / n` when all
 
 Numerator and denominator are smoothed apart, since the mean of ratios is not the ratio of means.
 
-A learner that keeps its rows, and sees no gradients of single samples, takes those of the halves of
-the micro-batch instead, `h_1` and `h_2` (appendix A.1 of the paper: estimates at two batch sizes),
-each with its own `q`, of its own samples::
+A learner that keeps its rows, and sees no gradients of single samples, takes those of parts of
+them, in training of the two halves of a micro-batch (appendix A.1 of the paper: estimates at two
+batch sizes). With `h_k` the mean gradient of part `k`, `S_k` the sum of its weights, `T_k` that of
+their squares and `S = sum S_k`::
 
-    noise   = |h_1 - h_2|^2 / (q_1 + q_2)
+    noise   = sum S_k |h_k - mean|^2 / (sum T_k / S_k - q S)
 
-which is `n / 4 |h_1 - h_2|^2`, and `signal = h_1 . h_2`, where the halves are equal.
+For equal halves that is `n / 4 |h_1 - h_2|^2`, and `signal = h_1 . h_2`.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
+
+import numpy as np
 
 from streamfit.core.validation import check_integer, check_real
 from streamfit.errors import ConfigurationError
@@ -38,7 +42,7 @@ __all__ = [
     "NoiseMoments",
     "NoiseScale",
     "check_noise_scale",
-    "estimates_of_halves",
+    "estimates_of_parts",
     "moments_fit",
     "moments_of",
     "noise_scale_from_config",
@@ -213,41 +217,43 @@ def moments_fit(n: int, values: FloatArray) -> bool:
     return bool(((left > 0.0) & (left <= 1.0) == bool(n)).all())
 
 
-def estimates_of_halves(
-    gradients: tuple[FloatArray, FloatArray], weights: tuple[FloatArray, FloatArray]
+def estimates_of_parts(
+    gradients: Sequence[FloatArray], weights: Sequence[FloatArray]
 ) -> tuple[float, float] | None:
-    """Estimate signal and noise from the two halves of a micro-batch.
+    """Estimate signal and noise from the gradients of parts of the samples.
 
     Parameters
     ----------
     gradients
-        Weighted mean gradient of each half, one dimension.
+        Weighted mean gradient of each part, one dimension.
     weights
-        Weights of the samples of each half.
+        Weights of the samples of each part.
 
     Returns
     -------
     tuple of float, or None
-        Both unbiased; None where a half has no weight, or one sample nearly all of it.
+        Both unbiased; None where a part has no weight, or one sample nearly all of it.
 
     Examples
     --------
     >>> import numpy as np
-    >>> from streamfit.core.noise import estimates_of_halves
-    >>> estimates_of_halves((np.array([3.0]), np.array([1.0])), (np.ones(4), np.ones(4)))
+    >>> from streamfit.core.noise import estimates_of_parts
+    >>> estimates_of_parts([np.array([3.0]), np.array([1.0])], [np.ones(4), np.ones(4)])
     (3.0, 8.0)
     """
-    s_1, s_2 = (float(w.sum()) for w in weights)
-    if not (s_1 > 0.0 and s_2 > 0.0):
+    sums = np.array([w.sum() for w in weights])
+    squares = np.array([(w**2).sum() for w in weights])
+    total = sums.sum()
+    if not (sums > 0.0).all():
         return None
-    t_1, t_2 = (float((w**2).sum()) for w in weights)
-    q = (t_1 + t_2) / (s_1 + s_2) ** 2
-    if not q <= 0.9:
+    q = squares.sum() / total**2
+    if not q <= 0.9 or len(sums) < 2:
         return None
-    apart = gradients[0] - gradients[1]
-    mean = (s_1 * gradients[0] + s_2 * gradients[1]) / (s_1 + s_2)
-    noise = float(apart @ apart) / (t_1 / s_1**2 + t_2 / s_2**2)
-    return float(mean @ mean) - q * noise, noise
+    h = np.array(gradients)
+    mean = sums @ h / total
+    spread = sums @ ((h - mean) ** 2).sum(axis=1)
+    noise = float(spread / ((squares / sums).sum() - q * total))
+    return float(mean @ mean - q * noise), noise
 
 
 def _student(freedom: float) -> float:

@@ -13,8 +13,15 @@ import pytest
 
 import streamfit as sf
 from streamfit.adapters import KerasLearner
-from streamfit.errors import CheckpointMismatchError, ConfigurationError, UpdateRefusedWarning
+from streamfit.curves import at_rest
+from streamfit.errors import (
+    CheckpointMismatchError,
+    ConfigurationError,
+    UnsupportedError,
+    UpdateRefusedWarning,
+)
 from streamfit.testing.sources import SplitSource
+from streamfit.types import Block
 
 T, D = 4, 3
 rng = np.random.default_rng(5)
@@ -240,3 +247,51 @@ def test_states_and_arguments_that_do_not_fit() -> None:
     model.compile("sgd", loss=[keras.losses.MeanSquaredError()])
     with pytest.raises(ConfigurationError, match="noise_scale needs a model with one loss"):
         KerasLearner(model, noise_scale=True)
+
+
+# ---- at rest
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_model_at_rest_is_measured_as_a_linear_one(weighted: bool) -> None:
+    w = WEIGHTS[:200] if weighted else None
+    block = Block(ROWS[:200], REAL[:200], w)
+    learner = KerasLearner(dense(), 8)
+    before = learner.digest()
+    found = at_rest(learner, block)
+    linear = at_rest(sf.LinearRegression(), block)
+    np.testing.assert_allclose(found.loss, linear.loss, rtol=1e-5)
+    np.testing.assert_allclose(np.sort(found.gradient), np.sort(linear.gradient), rtol=1e-4)
+    assert found.noise == pytest.approx(linear.noise, rel=0.5)  # 12 degrees of freedom
+    alone = at_rest(learner, block, parts=1)
+    np.testing.assert_allclose(alone.gradient, found.gradient, rtol=1e-4, atol=1e-5)
+    assert math.isnan(alone.noise)
+    assert learner.digest() == before
+
+
+def test_the_advisor_takes_keras_models() -> None:
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential([keras.Input((D,)), keras.layers.Dense(1)])
+    model.compile(keras.optimizers.SGD(0.01), "mse")
+    learner = KerasLearner(model, 4)
+    before = learner.digest()
+    samples = list(zip(ROWS[:300], REAL[:300], strict=True))
+    advice = sf.advise_batch_size(learner, [*samples, (ROWS[0], None)], batch_sizes=[None, 4])
+    assert learner.digest() == before
+    small, full = advice.rungs
+    n = advice.n_train
+    assert (small.updates_per_epoch, full.updates_per_epoch) == (-(-n // 4), 1)
+    run = learner.with_batch_size(4)
+    report = sf.Trainer(run, samples[:n]).run()
+    assert small.progressive_loss == pytest.approx(report.progressive_loss)
+    assert advice.recommended == 4
+    assert full.cosine == pytest.approx(1.0)
+    assert small.noise_scale > 0.0
+
+
+def test_what_has_no_loss_of_single_samples_is_not_compared() -> None:
+    model = dense()
+    model.compile("sgd", loss=[keras.losses.MeanSquaredError()])
+    samples = list(zip(ROWS[:200], REAL[:200], strict=True))
+    with pytest.raises(UnsupportedError, match="no one loss of each sample"):
+        sf.advise_batch_size(KerasLearner(model), samples)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import streamfit as sf
-from streamfit.core.noise import NoiseMoments, estimates_of_halves
+from streamfit.core.noise import NoiseMoments, estimates_of_parts
 from streamfit.offline import fit_offline
 from streamfit.testing.conformance import closeness
 from streamfit.testing.strategies import arrivals, feed, fresh, last_batches, noise_scales, problems
@@ -80,24 +80,30 @@ def test_the_interval_is_open_where_the_gradient_vanishes() -> None:
     assert 16.0 < found.noise < 24.0  # 4 (d + 1) = 20
 
 
-@pytest.mark.parametrize("n", [2, 5, 16])
+@pytest.mark.parametrize(("n", "parts"), [(2, 2), (5, 2), (16, 2), (17, 4)])
 @pytest.mark.parametrize("weighted", [False, True])
-def test_two_halves_tell_the_same_without_bias(n: int, weighted: bool) -> None:
+def test_parts_tell_the_same_without_bias(n: int, parts: int, weighted: bool) -> None:
     """What learners take that see no gradients of single samples."""
     rng = np.random.default_rng(n)
     mean, spread = np.array([0.5, -0.25, 0.0]), np.array([1.0, 2.0, 0.5])
     w = rng.uniform(0.2, 2.0, n) if weighted else np.ones(n)
+    weights = np.array_split(w, parts)
     found = []
     for _ in range(6000):
-        g = mean + spread * rng.normal(size=(n, 3))
-        halves = [(g[half], w[half]) for half in (slice(n // 2), slice(n // 2, None))]
-        (first, second), weights = ([np.average(x, axis=0, weights=s) for x, s in halves],
-                                    [s for _, s in halves])  # fmt: skip
-        found.append(estimates_of_halves((first, second), (weights[0], weights[1])))
+        g = np.array_split(mean + spread * rng.normal(size=(n, 3)), parts)
+        means = [np.average(x, axis=0, weights=s) for x, s in zip(g, weights, strict=True)]
+        found.append(estimates_of_parts(means, weights))
     for values, truth in zip(np.array(found).T, (mean @ mean, spread @ spread), strict=True):
         error = values.std(ddof=1) / math.sqrt(len(values))
         assert abs(values.mean() - truth) < 4 * error
         assert error < 0.2 * truth  # or the test could not tell
+
+
+def test_parts_that_tell_nothing() -> None:
+    one, two = np.ones(3), np.zeros(3)
+    assert estimates_of_parts([one], [np.ones(8)]) is None
+    assert estimates_of_parts([one, two], [np.ones(4), np.zeros(4)]) is None
+    assert estimates_of_parts([one, two], [np.array([100.0]), np.array([1.0])]) is None
 
 
 def test_a_finite_data_set_has_its_exact_covariance() -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 import streamfit as sf
-from streamfit.advice import Rung, advise
+from streamfit.advice import Advice, Rung, advise
 from streamfit.curves import Curve
 
 RNG = np.random.default_rng(1)
@@ -48,21 +51,108 @@ def test_a_rate_too_small_to_learn_shows_no_clear_difference() -> None:
     assert "No clear difference" in str(advice)
 
 
-def rung(batch_size: int | None, loss: float, rate: float) -> Rung:
+# ---- what follows from measurements
+
+
+def rung(batch_size: int | None, loss: float, *, diverges: bool = False) -> Rung:
     curve = Curve(*(np.zeros(2) for _ in range(4)), epoch_size=1)
     return Rung(
-        batch_size=batch_size, updates_per_epoch=1, samples_per_second=rate, progressive_loss=loss,
+        batch_size=batch_size, updates_per_epoch=1, samples_per_second=1e6, progressive_loss=loss,
         loss_equal_samples=loss, loss_equal_time=loss, noise_scale=50.0, noise_per_update=1.0,
-        cosine=0.5, memory=8, curve=curve,
+        cosine=0.5, memory=8, diverges=diverges, curve=curve,
     )  # fmt: skip
 
 
+NOISE = RNG.normal(scale=0.1, size=50)
+NEAR = [rung(1, 0.300), rung(32, 0.302), rung(None, 0.690)]
+NEAR_LOSSES = np.array([0.3 + NOISE, 0.302 + NOISE[::-1], 0.69 + NOISE])
+
+
+def advised(rungs: list[Rung], losses: Any, seconds: Any, own: int | None = 1) -> Advice:
+    spread = 1.0 + 0.2 * np.abs(NOISE)
+    times = np.array([s * (spread if k % 2 else spread[::-1]) for k, s in enumerate(seconds)])
+    return advise(rungs, own=own, losses=losses, seconds=times, n_train=1000, n_held_out=200)
+
+
 def test_of_sizes_alike_the_faster_one_is_recommended() -> None:
-    rungs = [rung(1, 0.300, 1e5), rung(32, 0.302, 1e6), rung(None, 0.690, 1e6)]
-    noise = RNG.normal(scale=0.1, size=50)
-    losses = np.array([0.3 + noise, 0.302 + noise[::-1], 0.69 + noise])
-    advice = advise(rungs, own=1, losses=losses, n_train=1000, n_held_out=200)
+    advice = advised(NEAR, NEAR_LOSSES, [1e-2, 1e-3, 1e-3])
     assert (advice.recommended, advice.clear, advice.alike) == (32, True, [1, 32])
+
+
+def test_a_difference_in_speed_within_its_spread_is_none() -> None:
+    advice = advised(NEAR, NEAR_LOSSES, [1.0e-3, 0.999e-3, 1e-3])
+    assert advice.recommended == 1  # of the least loss
+    assert "No clear difference in speed between these." in advice.reasons
+    wild = 1e-3 * np.exp(3.0 * RNG.normal(size=(3, 50)))
+    wild[1] *= 0.8
+    advice = advise(NEAR, own=1, losses=NEAR_LOSSES, seconds=wild, n_train=1, n_held_out=1)
+    assert advice.recommended == 1
+
+
+def test_a_size_at_which_the_model_diverges_is_never_recommended() -> None:
+    rungs = [rung(1, 0.1, diverges=True), rung(32, 0.5), rung(None, 3e151, diverges=True)]
+    losses = np.array([0.1 + NOISE, 0.5 + NOISE, 3e151 * (1.0 + NOISE)])
+    advice = advised(rungs, losses, [1e-3, 1e-3, 1e-6])
+    assert (advice.recommended, advice.alike, advice.diverging) == (32, [32], [1, None])
+    assert "The model diverges at 1, full: at this learning rate that is no choice." in (
+        advice.reasons
+    )
+    text = [row[3:5] for row in advice.rows()]
+    assert text == [("diverges", "-"), ("0.5000", "least"), ("diverges", "-")]
+    assert max(map(len, str(advice).split("\n")[1].split("  "))) < 15
+    with pytest.raises(sf.errors.ConfigurationError, match="diverges at every batch size"):
+        advised([rungs[0], rungs[2]], losses[[0, 2]], [1e-3, 1e-3])
+
+
+@given(st.data())
+def test_the_order_of_the_ladder_does_not_matter(draw: st.DataObject) -> None:
+    n = draw.draw(st.integers(2, 6))
+    sizes = draw.draw(st.permutations([1, 2, 4, 8, 16, None][:n]))
+    of = st.sampled_from([0.3, 0.301, 0.32, 0.5])
+    rungs = [rung(s, draw.draw(of), diverges=draw.draw(st.integers(0, 4)) == 0) for s in sizes]
+    assume(not all(r.diverges for r in rungs))
+    noise = np.random.default_rng(n).normal(scale=0.02, size=(n, 50))
+    losses = np.array([r.progressive_loss for r in rungs])[:, None] + noise
+    seconds = draw.draw(st.sampled_from([1.0, 2.0])) + np.abs(noise)
+    own = draw.draw(st.sampled_from([0, 1, 4, None]))
+    order = draw.draw(st.permutations(range(n)))
+    options = {"own": own, "n_train": 1000, "n_held_out": 200}
+    one = advise(rungs, losses=losses, seconds=seconds, **options)
+    other = advise(
+        [rungs[k] for k in order], losses=losses[order], seconds=seconds[order], **options
+    )
+    assert one == other
+
+
+# ---- what is trained
+
+
+@pytest.mark.parametrize("order", [[1, 32, None], [None, 1, 32], [32, None, 1]])
+def test_the_order_of_training_does_not_matter(order: list[int | None]) -> None:
+    model = sf.LogisticRegression(sf.optim.SGD(0.1))
+    one = sf.advise_batch_size(model, SAMPLES, budget=3.0, batch_sizes=[1, 32, None])
+    other = sf.advise_batch_size(model, SAMPLES, budget=3.0, batch_sizes=order)
+    assert one.recommended == other.recommended == 1
+    for a, b in zip(one.rungs, other.rungs, strict=True):
+        assert (a.batch_size, a.progressive_loss) == (b.batch_size, b.progressive_loss)
+
+
+def test_diverging_rates_are_named(tmp_path: Path) -> None:
+    """A rate that only averages of many samples bear."""
+    samples = [(x, 1000.0 * y) for x, y in SAMPLES]
+    model = sf.LinearRegression(sf.optim.SGD(0.4))
+    advice = sf.advise_batch_size(model, samples, budget=3.0, batch_sizes=[1, 2, 256, None])
+    assert 1 in advice.diverging
+    assert 256 not in advice.diverging
+    assert advice.recommended == 256
+    assert "e+" not in advice.reasons[0]
+    pytest.importorskip("matplotlib")
+    advice.to_html(tmp_path / "report.html")
+    assert "<td>diverges</td>" in (tmp_path / "report.html").read_text()
+    with pytest.raises(sf.errors.ConfigurationError, match="smaller learning rate"):
+        sf.advise_batch_size(
+            sf.LinearRegression(sf.optim.SGD(50.0)), samples, budget=3.0, batch_sizes=[1, 256]
+        )
 
 
 def test_samples_that_the_model_refuses_are_left_out() -> None:

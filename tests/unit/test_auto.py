@@ -74,7 +74,8 @@ BEST_OF_RIVER_AND_WABBIT: list[tuple[Any, Any, float, float]] = [
     (datasets.Phishing, sf.LogisticRegression, 0.2706, 0.8928),
     (datasets.Bananas, sf.LogisticRegression, 0.6858, 0.0),
     (datasets.ImageSegments, sf.SoftmaxRegression, np.inf, 0.8801),
-    (datasets.TrumpApproval, sf.LinearRegression, 0.559, 0.0),
+    # with `intercept_lr=0.1`; one of 0.5 predicts the label before, and is better still: 0.190
+    (datasets.TrumpApproval, sf.LinearRegression, 0.4773, 0.0),
 ]
 
 
