@@ -161,6 +161,7 @@ class Journal:
         """
         if self._directory is None:
             return
+        n_entries = len(self._entries)
         for entry in entries:
             last = self._segment
             if isinstance(entry, Segment) and last is not None and _follows(entry, last):
@@ -169,7 +170,7 @@ class Journal:
             self._put(last)
             self._segment = entry if isinstance(entry, Segment) else None
             self._put(None if isinstance(entry, Segment) else entry)
-        if self._model.n_samples >= self._next_mark:
+        if len(self._entries) > n_entries and self._model.n_samples >= self._next_mark:
             self._put(self._segment)
             self._segment = None
             self._mark()

@@ -39,6 +39,7 @@ __all__ = ["ArraySource", "DerivedSource", "IterableSource", "SourceList", "part
 
 _KEY = "samples:0"
 _BLOCK_ROWS = 1024
+_PART_ROWS = 8192  # who reads a part looks up less often
 _BLOCK_SAMPLES = 256
 _BLOCK_SECONDS = 0.02  # a slow stream is handed on sample by sample, a fast one in blocks
 _STRIDE = 16
@@ -107,11 +108,12 @@ class ArraySource:
         if self._features is not None and len(self._features) != n_features:
             raise ConfigurationError(f"{len(self._features)} feature names, {n_features} columns")
         self._row = 0
+        self._block_rows = _BLOCK_ROWS
 
     def __iter__(self) -> Iterator[Block]:
         """Hand out blocks of rows, from the position to the end."""
         while self._row < len(self._y):
-            rows = slice(self._row, min(self._row + _BLOCK_ROWS, len(self._y)))
+            rows = slice(self._row, min(self._row + self._block_rows, len(self._y)))
             self._row = rows.stop
             yield Block(
                 x=self._X[rows],
@@ -141,6 +143,7 @@ class ArraySource:
         part = copy.copy(self)
         part._X, part._y, part._row = self._X[start:stop], self._y[start:stop], 0
         part._w = None if self._w is None else self._w[start:stop]
+        part._block_rows = _PART_ROWS
         return part
 
     def close(self) -> None:

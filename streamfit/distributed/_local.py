@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from streamfit.core.averaging import average_states
 from streamfit.core.sums import cut
 from streamfit.distributed._share import Done, Limits
-from streamfit.types import Action
+from streamfit.types import Action, StateDict
 
 if TYPE_CHECKING:
     from streamfit.distributed._run import ShareRun
@@ -44,7 +46,7 @@ class LocalRounds:
         start = run.model.state_dict()
         active = [s for mine in run.crew.shares.values() for s in mine if s not in ended]
         limits = self._limits(sorted(active))
-        state = run.crew.pool.put(start)
+        state = run.crew.pool.put(start, _size(start))
         arguments = {
             worker: (state, {s: limits[s] for s in mine if s in limits})
             for worker, mine in run.crew.shares.items()
@@ -72,3 +74,9 @@ class LocalRounds:
             for share, n in zip(active, parts, strict=True)
             if n != 0
         }
+
+
+def _size(state: StateDict) -> int:
+    """Say about how many bytes a state has."""
+    arrays = sum(value.nbytes for value in state.values() if isinstance(value, np.ndarray))
+    return arrays + 16 * len(state["features"])

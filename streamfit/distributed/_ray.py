@@ -23,6 +23,8 @@ except ImportError as error:
 
 __all__ = ["RayPool", "session"]
 
+_SMALL = 1 << 16  # bytes; the object store takes milliseconds, an argument does not
+
 
 @contextmanager
 def session(workers: int) -> Iterator[None]:
@@ -81,14 +83,16 @@ class RayPool:
         """Ask Ray for an actor; it is made when a CPU is free."""
         self.actors[worker] = self._actor.remote(self._settings)
 
-    def put(self, value: Any) -> Any:
-        """Put a value into the object store, once for all workers of a machine.
+    def put(self, value: Any, size: int | None = None) -> Any:
+        """Put a value into the object store, once for all workers of a machine, if it is large.
 
         Raises
         ------
         ConfigurationError
             When it cannot be sent to another process.
         """
+        if size is not None and size <= _SMALL:
+            return value
         try:
             return ray.put(value)
         except TypeError as error:

@@ -23,7 +23,7 @@ from streamfit.types import Block, FloatArray, Position, Source, StateDict
 
 __all__ = ["Done", "Limits", "Refused", "Settings", "Share", "Update", "Want"]
 
-_CHUNK = 4096  # samples between two looks at the clock
+_CHUNK = 8192  # samples between two looks at the clock
 _IDLE_SECONDS = 0.5  # a share to which nothing comes says so
 _WAIT_SECONDS = 0.05  # between two looks at the clock while nothing comes
 

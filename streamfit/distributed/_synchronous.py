@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from bisect import bisect_right
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from streamfit._journal_file import Entry, Flush
 from streamfit.core.sums import combine, cut, places
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 __all__ = ["SynchronousRounds"]
 
 _CHUNK = 4096  # samples of a share in one call, where a micro-batch has no end
-_LARGE = 1 << 16  # bytes that are better sent once than with every call
 _POLL_SECONDS = 0.01
 
 
@@ -189,9 +188,7 @@ class SynchronousRounds:
 
     def _ask(self, wants: Mapping[int, Want], is_last: bool, ahead: int) -> dict[int, Done]:
         crew, update = self._run.crew, self._update
-        sent: Any = update
-        if update is not None and update.sums.gradient.nbytes > _LARGE:
-            sent = crew.pool.put(update)
+        sent = None if update is None else crew.pool.put(update, update.sums.gradient.nbytes)
         answers: dict[int, Done] = crew.ask(
             "step",
             {

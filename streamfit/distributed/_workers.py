@@ -108,8 +108,16 @@ class Pool(Protocol):
     def start(self, worker: int) -> None:
         """Start a worker, in the place of the one that had its number."""
 
-    def put(self, value: Any) -> Any:
-        """Make a value ready to be sent to several workers."""
+    def put(self, value: Any, size: int | None = None) -> Any:
+        """Make a value ready to be sent to several workers.
+
+        Parameters
+        ----------
+        value
+            Anything that can be pickled.
+        size
+            About how many bytes it has, if that is known: a few are sent along with each call.
+        """
 
     def call(self, worker: int, method: str, *arguments: Any) -> Any:
         """Ask a worker to do something; return what `wait` knows the call by."""
@@ -153,7 +161,7 @@ class Here:
         self.stop(worker)
         self._workers[worker] = Worker(self._settings)
 
-    def put(self, value: Any) -> Any:
+    def put(self, value: Any, size: int | None = None) -> Any:
         """Return the value itself."""
         return value
 

@@ -193,6 +193,34 @@ def test_partitions_that_are_added_are_read(kafka: LocalKafka, tmp_path: Path) -
     check_journal(tmp_path, 200, source_of(kafka, topic))
 
 
+def test_each_weight_tells_that_its_record_counted_once(kafka: LocalKafka, tmp_path: Path) -> None:
+    # From 0 half way towards 1: applied once a weight is 1/2, twice 3/4 or, in one batch, 1.
+    def counting() -> sf.LinearRegression:
+        return sf.LinearRegression(
+            sf.optim.SGD(0.5),
+            loss=sf.losses.HalfSquared(),
+            batch_size=7,
+            reduction="sum",
+            fit_intercept=False,
+        )
+
+    topic = topic_of(kafka)
+    produce(
+        kafka, topic, [(i % 4, json.dumps({f"r{i}": 1.0, "y": 1.0}).encode()) for i in range(300)]
+    )
+    learned = counting()
+    for part in (100, 210, None):
+        learned = counting()
+        ShareTrainer(
+            *(learned, source_of(kafka, topic)),
+            workers=2,
+            checkpoint=sf.Checkpointer(tmp_path),
+            max_samples=part,
+        ).run()
+    assert learned.weights == {f"r{i}": 0.5 for i in range(300)}
+    check_journal(tmp_path, 300, source_of(kafka, topic))
+
+
 @EACH_MODE
 def test_actors_read_their_partitions(
     ray: Any, kafka: LocalKafka, mode: dict[str, Any], tmp_path: Path

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import re
+import subprocess
+import sys
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +14,7 @@ import numpy as np
 import pytest
 
 import streamfit as sf
+from connectors import CSVSource
 from streamfit.distributed import ShareTrainer
 from streamfit.distributed._workers import Here, WorkerLost
 from streamfit.errors import CheckpointMismatchError, WorkerError
@@ -136,6 +141,81 @@ def test_the_journal_of_shares_replays(mode: dict[str, Any], tmp_path: Path) -> 
     assert verified.equal, verified
     X[100] += 1e-9
     assert not sf.journal.verify(tmp_path, sf.ArraySource(X, y)).equal
+
+
+def write_files(folder: Path) -> list[CSVSource]:
+    found = []
+    for i, n in enumerate((70, 50, 90)):
+        X, y = rows(n, seed=i)
+        lines = ["a,b,c,d,e,late"]
+        lines += [
+            ",".join([*(f"{value:.6f}" for value in x), str(int(label))])
+            for x, label in zip(X.tolist(), y.tolist(), strict=True)
+        ]
+        lines[20] = "spoiled," + lines[20]
+        path = folder / f"part-{i}.csv"
+        path.write_text("\n".join(lines) + "\n")
+        found.append(CSVSource(path, target="late"))
+    return found
+
+
+@pytest.mark.parametrize("mode", MODES, ids=lambda mode: str(mode["mode"]))
+def test_files_are_shares_and_the_command_line_verifies_them(
+    mode: dict[str, Any], tmp_path: Path
+) -> None:
+    report = ShareTrainer(
+        *(model(), write_files(tmp_path)),
+        workers=2,
+        on_bad_sample="skip",
+        checkpoint=sf.Checkpointer(tmp_path / "state"),
+        **mode,
+    ).run()
+    assert (report.n_samples, report.n_bad) == (207, 3)
+    assert report.position == {"part-0.csv:0": 70, "part-1.csv:1": 50, "part-2.csv:2": 90}
+    told = subprocess.run(
+        [sys.executable, "-m", "streamfit", "verify", str(tmp_path / "state")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert told.returncode == 0, told.stderr
+    assert re.search(r"equal +yes", told.stdout)
+
+
+def test_the_journal_of_shares_is_small(tmp_path: Path) -> None:
+    X, y = rows(200_000)
+    wholes = {"synchronous": 0.01, "local": 0.05}
+    dealt = {"synchronous": 0.5, "local": 0.05}  # bytes a sample, in micro-batches of 32
+    for mode, most in wholes.items():
+        every = {"sync_every": 50} if mode == "local" else {}
+        for name, source, limit in (
+            ("array", sf.ArraySource(X, y), most),
+            ("list", [sf.ArraySource(X[i::4], y[i::4]) for i in range(4)], dealt[mode]),
+        ):
+            state = tmp_path / f"{mode}-{name}"
+            ShareTrainer(
+                *(sf.LogisticRegression(batch_size=32), source),
+                workers=4,
+                mode=mode,
+                checkpoint=sf.Checkpointer(state),
+                **every,
+            ).run()
+            size = sum(path.stat().st_size for path in state.glob("journal-*"))
+            print(mode, name, size / len(y))
+            assert size / len(y) < limit, (mode, name, size / len(y))
+
+
+def test_a_page_shows_a_training_in_shares(tmp_path: Path) -> None:
+    monitor = sf.WebMonitor("127.0.0.1:0", every_seconds=0.001)
+    told: list[str] = []
+
+    def look(progress: sf.Progress) -> None:
+        with urllib.request.urlopen(monitor.url + "metrics") as answer:
+            told.append(answer.read().decode())
+
+    ShareTrainer(*(model(), sources()), workers=2, monitor=monitor, callbacks=[look], **LOCAL).run()
+    counted = re.findall(r"^streamfit_samples_total ([\d.]+)", told[-1], re.MULTILINE)
+    assert float(counted[0]) > 100
 
 
 def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:
