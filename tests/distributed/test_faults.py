@@ -22,8 +22,22 @@ sys.path.insert(0, str(Path(__file__).parent))
 from driver import model, rows
 
 MODES: list[dict[str, Any]] = [{"mode": "local", "sync_every": 20}, {"mode": "synchronous"}]
-EACH_MODE = pytest.mark.parametrize("mode", MODES, ids=lambda mode: str(mode["mode"]))
 N = 4000
+
+NIGHTLY = pytest.mark.skipif(
+    os.environ.get("HYPOTHESIS_PROFILE") != "nightly", reason="takes a while: nightly"
+)
+
+
+def some(*nightly: str) -> Any:
+    """Each mode; those named take their turn at night."""
+    return pytest.mark.parametrize(
+        "mode",
+        [
+            pytest.param(mode, id=mode["mode"], marks=NIGHTLY if mode["mode"] in nightly else ())
+            for mode in MODES
+        ],
+    )
 
 
 class Watched(RayTrainer):
@@ -82,11 +96,21 @@ def train(mode: dict[str, Any], hook: Any, **options: Any) -> sf.TrainingReport:
     return trainer.run()
 
 
-@EACH_MODE
-@pytest.mark.parametrize("moment", ["accumulating", "combining"])
-def test_a_worker_is_killed(
-    ray: Any, mode: dict[str, Any], moment: str, caplog: pytest.LogCaptureFixture
+@some("local")
+def test_a_worker_is_killed_while_it_accumulates(
+    ray: Any, mode: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
+    check_killed(mode, "accumulating", caplog)
+
+
+@some("synchronous")
+def test_a_worker_is_killed_while_the_driver_combines(
+    ray: Any, mode: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    check_killed(mode, "combining", caplog)
+
+
+def check_killed(mode: dict[str, Any], moment: str, caplog: pytest.LogCaptureFixture) -> None:
     asked = "asked train" if mode["mode"] == "local" else "asked step"
     happened = asked if moment == "accumulating" else "answered"
     report = train(mode, once(happened, 16, signal.SIGKILL))
@@ -95,7 +119,7 @@ def test_a_worker_is_killed(
     assert report.n_samples == N
 
 
-@EACH_MODE
+@some("synchronous")
 def test_a_worker_is_killed_while_a_checkpoint_is_written(
     ray: Any, mode: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -125,12 +149,12 @@ def test_a_stopped_worker_is_replaced(ray: Any, caplog: pytest.LogCaptureFixture
     assert report.digest == straight(MODES[0])
 
 
-@EACH_MODE
+@some("local")
 def test_a_killed_driver_resumes_with_other_workers(
     ray: Any, mode: dict[str, Any], tmp_path: Path
 ) -> None:
     address = ray.get_runtime_context().gcs_address
-    for workers, until in ((2, 700), (0, 1800)):
+    for until in (700, 1800):
         driver = subprocess.Popen(
             [
                 *(sys.executable, str(Path(__file__).with_name("driver.py"))),
@@ -146,7 +170,6 @@ def test_a_killed_driver_resumes_with_other_workers(
         driver.kill()
         driver.wait()
         driver.stdout.close()
-        assert workers in (2, 0)
     resumed = RayTrainer(
         *(model(), sf.ArraySource(*rows(N))),
         workers=1,
@@ -191,7 +214,7 @@ def test_a_slow_worker_is_told_of_and_does_not_hold_up_the_others(
     assert float(found[1]) >= 10
 
 
-@EACH_MODE
+@some("synchronous")
 def test_sigterm_saves_and_ends(ray: Any, mode: dict[str, Any], tmp_path: Path) -> None:
     def stop(progress: sf.Progress) -> None:
         if progress.n_samples >= 800:
