@@ -178,7 +178,7 @@ MUTANTS: list[Mutant] = [
         ("m->batch_size == 1 && ", ""),
         ("m->batch_schedule == SF_FIXED_BATCH && ", ""),
         ("!m->noise.every &&", "1 &&", "one sample alone is never measured"),
-        ("!m->n_pending && ", ""),
+        ("!m->n_pending && ", "", "no state has a sample pending where one makes an update"),
         ("!sample_weight && ", ""),
         ("m->l2 == 0.0 && ", ""),
         ("m->weight_scale == 1.0 &&", "1 &&"),

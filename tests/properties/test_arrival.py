@@ -126,6 +126,20 @@ def test_rows_without_weights_are_rows_of_weight_one(draw: st.DataObject) -> Non
     assert model.digest() == expected.digest()
 
 
+def test_a_state_whose_weights_are_scaled_takes_the_general_way() -> None:
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(20, 9)), rng.normal(size=20)
+    model = sf.LinearRegression(sf.optim.SGD(0.01))
+    model.learn_many(X, y)
+    state = {**model.state_dict(), "weight_scale": 0.5}
+    one, expected = fresh(model), fresh(model)
+    for other, w in ((one, None), (expected, np.ones(20))):
+        other.load_state_dict(state)
+        other.learn_many(X, y, w)
+    assert one.digest() == expected.digest()
+    assert one.digest() != model.digest()
+
+
 @given(st.data())
 def test_features_that_appear_on_the_way_equal_a_matrix_with_zeros(draw: st.DataObject) -> None:
     model, data = draw.draw(problems(known=False))
