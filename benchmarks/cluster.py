@@ -168,14 +168,12 @@ def local_round(
         That they share; None: one each.
     """
     at_once = n if cores is None else min(n, cores)
-    moving = c.load_call + size / c.load
+    moving = size / c.load
     if net is None:
-        net = here(c)
-        sent = size / c.put + n * size / c.get
+        combine = c.round + (n - 1) * c.round_more + size / c.put + n * size / c.get
     else:
-        sent = 2 * n * size / net.bandwidth
-    average = 0.0 if n == 1 else n * (c.average_call + size / c.average)
-    combine = net.latency + (n - 1) * net.each + sent + average
+        combine = net.latency + n * net.each + 2 * n * size / net.bandwidth
+    combine += 0.0 if n == 1 else n * size / c.average
     combine += moving + moving * n / at_once  # the driver's own, and those of the workers at once
     work = samples * learn * n / at_once * slowest(n, c.tail)
     return Round(work, combine, n * samples)

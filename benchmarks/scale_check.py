@@ -14,101 +14,143 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 
 import streamfit as sf
 from benchmarks import cluster
-from benchmarks.calibration import Calibration, actors, load, seconds
+from benchmarks.calibration import HASHED, Calibration, actors, load, seconds
 from benchmarks.cluster import Round
-from benchmarks.data import Floats, arrays, offered
+from benchmarks.data import Floats, arrays, imported, offered
 from benchmarks.document import markdown, replace
 
 COMMAND = "python -m benchmarks.scale_check"
-BATCH_SIZE = 32
 CORES = os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
 class Case:
-    """A training to be measured and predicted: of `n` rows of `features` numbers."""
+    """A training to be measured and predicted.
+
+    `n` rows of `features` numbers; or, with `bits`, of `HASHED` of 2^20 columns, hashed.
+    """
 
     mode: str
-    features: int
     n: int
     batch_size: int
     sync_every: int | None = None
+    features: int = 100
+    bits: int | None = None
+
+    @property
+    def parameters(self) -> int:
+        """Weights and intercept."""
+        return 1 + (self.features if self.bits is None else 2**self.bits)
+
+    @property
+    def name(self) -> str:
+        """What the table calls it."""
+        data = f"{self.features:,} numbers" if self.bits is None else f"hashed to 2^{self.bits}"
+        every = "" if self.sync_every is None else f", averaged every {self.sync_every:,}"
+        return f"{self.mode}, {data}, {self.batch_size:,} an update{every}"
 
 
 CASES = (
-    Case("local", 100, 200_000, BATCH_SIZE, 20),
-    Case("local", 100, 200_000, BATCH_SIZE, 200),
-    Case("local", 100, 200_000, BATCH_SIZE, 2000),
-    Case("local", 5_000, 6_000, BATCH_SIZE, 20),
-    Case("local", 100_000, 300, 1, 20),
-    Case("synchronous", 100, 200_000, 1_000),
-    Case("synchronous", 100, 200_000, 50_000),
-    Case("synchronous", 100_000, 300, 100),
+    Case("local", 200_000, 32, 20),
+    Case("local", 200_000, 32, 200),
+    Case("local", 200_000, 32, 2_000),
+    Case("local", 20_000, 1, 100, bits=16),
+    Case("local", 20_000, 1, 2_000, bits=20),
+    Case("synchronous", 200_000, 1_000),
+    Case("synchronous", 200_000, 50_000),
+    Case("synchronous", 20_000, 1_000, bits=16),
 )
+
+
+def samples(case: Case) -> tuple[Any, Floats]:
+    """Return rows and labels."""
+    if case.bits is None:
+        X, y = arrays(case.n, case.features)
+        return X, y.astype(np.float64)
+    rng = np.random.default_rng(0)
+    columns = np.sort(rng.integers(0, 2**20, size=(case.n, HASHED)), axis=1)
+    columns += np.arange(HASHED)  # so that no row has one twice
+    starts = np.arange(0, columns.size + 1, HASHED)
+    sparse = imported("scipy.sparse").csr_matrix(
+        (np.ones(columns.size), columns.ravel(), starts), shape=(case.n, 2**20 + HASHED)
+    )
+    return sparse, (columns[:, 0] % 2).astype(np.float64)
 
 
 def fresh(case: Case) -> sf.LogisticRegression:
     """Make a learner for it."""
-    return sf.LogisticRegression(sf.optim.SGD(0.001), batch_size=case.batch_size)
+    features = None if case.bits is None else sf.HashedFeatures(case.bits)
+    return sf.LogisticRegression(sf.optim.SGD(0.001), batch_size=case.batch_size, features=features)
 
 
-def measured(case: Case, data: tuple[Floats, Floats], workers: int, rounds: int) -> float:
-    """Return samples a second, from the time that more epochs take: starting is no part of it."""
-    distributed = offered("distributed")
+class Clock:
+    """Notes when a run has come how far: the last three quarters of it are timed."""
 
-    def run(epochs: int) -> float:
-        options = {} if case.sync_every is None else {"sync_every": case.sync_every}
-        trainer = distributed.RayTrainer(
-            fresh(case), sf.ArraySource(*data), workers=workers, mode=case.mode, epochs=epochs,
-            **options,
-        )  # fmt: skip
-        began = time.perf_counter()
-        trainer.run()
-        return time.perf_counter() - began
+    def __init__(self, n: int) -> None:
+        self.n, self.noted = n, [(0.0, 0)]
 
-    return rounds * case.n / max(1e-9, run(1 + rounds) - run(1))
+    def __call__(self, progress: sf.Progress) -> None:
+        """Look at the clock."""
+        self.noted.append((time.perf_counter(), progress.n_samples))
+
+    @property
+    def rate(self) -> float:
+        """Samples a second."""
+        timed = [(t, n) for t, n in self.noted if n >= self.n / 4]
+        (began, first), (ended, last) = timed[0], timed[-1]
+        return (last - first) / (ended - began)
 
 
-def learning(case: Case, data: tuple[Floats, Floats]) -> float:
+def measured(case: Case, data: tuple[Any, Floats], workers: int, epochs: int) -> float:
+    """Return samples a second, once all workers are there."""
+    options = {} if case.sync_every is None else {"sync_every": case.sync_every}
+    clock = Clock(epochs * case.n)
+    offered("distributed").RayTrainer(
+        fresh(case), sf.ArraySource(*data), workers=workers, mode=case.mode, epochs=epochs,
+        callbacks=[clock], **options,
+    ).run()  # fmt: skip
+    return clock.rate
+
+
+def learning(case: Case, data: tuple[Any, Floats]) -> float:
     """Return the seconds that this learner needs for a sample of these data, updates included."""
-    X, y = (part[: max(1, len(part) // 4)] for part in data)
-    model = fresh(case)
-    return seconds(partial(model.learn_many, X, y), 3) / len(y)
+    X, y = data
+    block = sf.types.Block(X, y)
+    model, n = fresh(case), len(y) // 4
+    return seconds(partial(model.learn_block, block, 0, n), 3) / n
 
 
 def predicted(c: Calibration, case: Case, learn: float, workers: int) -> Round:
     """Return what the model says of a round."""
     if case.sync_every is None:
         return cluster.synchronous_update(
-            c, workers, case.batch_size, learn, 1 + case.features, cores=CORES
+            c, workers, case.batch_size, learn, case.parameters, cores=CORES
         )
-    samples = min(case.batch_size * case.sync_every, case.n // workers)
-    size = 8.0 * (1 + case.features)
-    return cluster.local_round(c, workers, samples, learn, size, cores=CORES)
+    n = min(case.batch_size * case.sync_every, case.n // workers)
+    return cluster.local_round(c, workers, n, learn, 8.0 * case.parameters, cores=CORES)
 
 
 def table(c: Calibration, seconds_each: float) -> str:
     """Measure all cases and set the predictions beside them."""
     rows = []
     for case in CASES:
-        X, y = arrays(case.n, case.features)
-        data = X, y.astype(np.float64)
+        data = samples(case)
         learn = learning(case, data)
         rates = []
         for workers in (1, 2):
             model = predicted(c, case, learn, workers)
-            rounds = max(1, round(seconds_each * model.rate / case.n))
-            rates.append((measured(case, data, workers, rounds), model.rate))
+            epochs = max(4, round(seconds_each * model.rate / case.n))
+            rates.append((measured(case, data, workers, epochs), model.rate))
         (one, one_model), (two, two_model) = rates
-        every = "" if case.sync_every is None else f", averaged every {case.sync_every}"
         rows.append(
             [
-                f"{case.mode}, {case.features:,} features, {case.batch_size:,} an update{every}",
+                case.name,
                 f"{one:,.0f}",
                 f"{100 * (one_model / one - 1):+.0f}%",
                 f"{two:,.0f}",
@@ -117,7 +159,7 @@ def table(c: Calibration, seconds_each: float) -> str:
                 f"{two_model / one_model:.2f}",
             ]
         )
-        print(rows[-1], flush=True)
+        print(" | ".join(rows[-1]), flush=True)
     header = [
         *("training", "1 worker, samples/s", "model", "2 workers, samples/s", "model"),
         *("2 by 1", "model"),

@@ -60,7 +60,7 @@ ASSUMED = Assumed()
 
 def network(c: Calibration) -> Network:
     """Return the assumed network; what the driver does for each worker is measured."""
-    return Network(ASSUMED.latency, c.call_cpu, ASSUMED.bandwidth)
+    return Network(ASSUMED.latency, c.round_cpu, ASSUMED.bandwidth)
 
 
 def sample_seconds(c: Calibration) -> float:
