@@ -61,6 +61,10 @@ class Calibration:
         by which it takes longer for each further worker of this machine.
     round_cpu
         Seconds of the driver's processor for each worker of a round.
+    summed, summed_more
+        As `round` and `round_more`, of an update of `mode="synchronous"`.
+    both
+        How many times as long work takes when another process does the same on this machine.
     tail
         Quantiles (0, 0.01, ..., 1) of the time of the same 5000 samples in an actor, in units of
         the median: how much slower than usual a worker is now and then.
@@ -87,6 +91,9 @@ class Calibration:
     round: float
     round_more: float
     round_cpu: float
+    summed: float
+    summed_more: float
+    both: float
     tail: list[float]
     put: float
     get: float
@@ -217,15 +224,16 @@ class Echo:
 
     def __init__(self) -> None:
         self.model = sf.LogisticRegression(sf.optim.SGD(0.01), batch_size=32)
-        X, y = arrays(5000, FEATURES)
+        X, y = arrays(50_000, FEATURES)  # more than a cache holds, as streams are
         self.samples = X, y.astype(np.float64)
 
     def nothing(self) -> None:
         """Answer."""
 
-    def learn(self, repeats: int) -> list[float]:
-        """Learn the same samples again and again, and say how long each time took."""
-        return times(lambda: self.model.learn_many(*self.samples), repeats)
+    def learn(self, n: int, repeats: int) -> list[float]:
+        """Learn the same `n` samples again and again, and say how long each time took."""
+        X, y = (part[:n] for part in self.samples)
+        return times(lambda: self.model.learn_many(X, y), repeats)
 
     def take(self, array: Any) -> float:
         """Look at an array that comes through the object store."""
@@ -258,46 +266,50 @@ def calls() -> dict[str, Any]:
     """Measure calls and arrays between processes."""
     with actors(4) as (ray, made):
         first = made[0]
-        one = times(lambda: ray.get(first.nothing.remote()), 1500)
+        calls = times(lambda: ray.get(first.nothing.remote()), 1500)
         four = times(lambda: ray.get([actor.nothing.remote() for actor in made]), 500)
-        tail = np.array(ray.get(first.learn.remote(1000)))
+        tail = ray.get(first.learn.remote(5000, 1000))
+        alone = ray.get(first.learn.remote(50_000, 100))
+        at_once = ray.get([one.learn.remote(50_000, 100) for one in made[:2]])
         array = np.ones(ARRAY)
         put = seconds(lambda: ray.put(array))
-        rounds = empty_rounds()
+        one, more, cpu = empty_rounds("local", 1)
+        summed, summed_more, _ = empty_rounds("synchronous", 4)
         give = seconds(lambda: ray.get(first.give.remote(ARRAY)).sum())
         summed = seconds(array.sum) + seconds(lambda: np.ones(ARRAY))
-    call = median(one)
+    call = median(calls)
     return {
         "call": call,
         "call_more": max(0.0, median(four) - call) / 3,
-        **rounds,
+        "round": one,
+        "round_more": more,
+        "round_cpu": cpu,
+        "summed": summed,
+        "summed_more": summed_more,
+        "both": max(1.0, float(np.quantile(at_once, 0.25) / np.quantile(alone, 0.25))),
         "tail": (np.quantile(tail, np.linspace(0.0, 1.0, 101)) / median(tail)).round(4).tolist(),
         "put": 8 * ARRAY / put,
         "get": 8 * ARRAY / max(give - call - summed, 1e-9),
     }
 
 
-def empty_rounds() -> dict[str, Any]:
-    """Measure rounds in which each worker learns a sample, on the Ray that is there."""
+def empty_rounds(mode: str, batch_size: int) -> tuple[float, float, float]:
+    """Measure rounds of a few samples: of one worker, of each more, of the driver's processor."""
     found = {}
     for workers in (1, 4):
         took = []
         for n in (100, 500):
-            X, y = arrays(n * workers, 4)
+            X, y = arrays(n * (workers if mode == "local" else batch_size), 4)
             trainer = offered("distributed").RayTrainer(
-                sf.LogisticRegression(), sf.ArraySource(X, y), workers=workers, mode="local",
-                sync_every=1,
+                sf.LogisticRegression(batch_size=batch_size), sf.ArraySource(X, y),
+                workers=workers, mode=mode, sync_every=1 if mode == "local" else None,
             )  # fmt: skip
             began = time.perf_counter(), time.process_time()
             trainer.run()
             took.append((time.perf_counter() - began[0], time.process_time() - began[1]))
         found[workers] = [(more - fewer) / 400 for fewer, more in zip(*took, strict=True)]
     (one, one_cpu), (four, four_cpu) = found[1], found[4]
-    return {
-        "round": one,
-        "round_more": max(0.0, four - one) / 3,
-        "round_cpu": max(0.0, four_cpu - one_cpu) / 3,
-    }
+    return one, max(0.0, four - one) / 3, max(0.0, four_cpu - one_cpu) / 3
 
 
 def adding() -> dict[str, Any]:
@@ -329,6 +341,9 @@ def table(c: Calibration) -> str:
         ("a round of RayTrainer with one worker and one sample", f"{1e6 * c.round:,.0f} µs"),
         ("each further worker, on the same two cores", f"{1e6 * c.round_more:,.0f} µs"),
         ("the driver's processor, for each worker of a round", f"{1e6 * c.round_cpu:,.0f} µs"),
+        ("an update of mode=\"synchronous\" with one worker", f"{1e6 * c.summed:,.0f} µs"),
+        ("each further worker, on the same two cores", f"{1e6 * c.summed_more:,.0f} µs"),
+        ("work, when another process does the same", f"{c.both:.2f} times"),
         ("5000 samples, the slowest of 100 times beside the median", f"{c.tail[-2]:.2f} times"),
         ("an array into the object store", f"{c.put / 1e9:.2f} GB/s"),
         ("an array out of an actor's answer", f"{c.get / 1e9:.2f} GB/s"),

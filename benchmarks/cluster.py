@@ -19,7 +19,6 @@ __all__ = [
     "break_even",
     "catch_up",
     "distinct",
-    "here",
     "local_round",
     "replica_bytes",
     "ring",
@@ -51,11 +50,6 @@ class Network:
     latency: float
     each: float
     bandwidth: float
-
-
-def here(c: Calibration) -> Network:
-    """Return what takes the place of a network on one machine: actors and the object store."""
-    return Network(c.call, c.call_more, 2.0 / (1.0 / c.put + 1.0 / c.get))
 
 
 @dataclass(frozen=True)
@@ -165,7 +159,7 @@ def local_round(
     net
         None: workers on this machine.
     cores
-        That they share; None: one each.
+        That they share on one machine; None: one each, on its own.
     """
     at_once = n if cores is None else min(n, cores)
     moving = size / c.load
@@ -175,7 +169,8 @@ def local_round(
         combine = net.latency + n * net.each + 2 * n * size / net.bandwidth
     combine += 0.0 if n == 1 else n * size / c.average
     combine += moving + moving * n / at_once  # the driver's own, and those of the workers at once
-    work = samples * learn * n / at_once * slowest(n, c.tail)
+    busy = c.both if cores is not None and n > 1 else 1.0
+    work = samples * learn * n / at_once * slowest(n, c.tail) * busy
     return Round(work, combine, n * samples)
 
 
@@ -195,13 +190,13 @@ def synchronous_update(
     at_once = n if cores is None else min(n, cores)
     size = 8.0 * parameters
     if net is None:
-        net = here(c)
-        sent = size / c.put + n * size / c.get
+        combine = c.summed + (n - 1) * c.summed_more + size / c.put + n * size / c.get
     else:
-        sent = 2 * n * size / net.bandwidth
-    combine = net.latency + (n - 1) * net.each + sent + (n - 1) * size / c.add
+        combine = net.latency + n * net.each + 2 * n * size / net.bandwidth
+    combine += (n - 1) * size / c.add
     combine += parameters * c.update * (1 + n / at_once)
-    work = batch_size * learn / at_once * slowest(n, c.tail)
+    busy = c.both if cores is not None and n > 1 else 1.0
+    work = batch_size * learn / at_once * slowest(n, c.tail) * busy
     return Round(work, combine, batch_size)
 
 

@@ -189,7 +189,7 @@ def test_catching_up_works_off_what_waits(
     capacity = arriving * times
     t = cluster.catch_up(down, lost, arriving, capacity)
     waiting = (down + lost) * arriving + t * arriving
-    assert waiting == pytest.approx(t * capacity, abs=1e-6)
+    assert waiting == pytest.approx(t * capacity, rel=1e-9, abs=1e-6)
     assert cluster.catch_up(down, lost, capacity, arriving) == math.inf
 
 
