@@ -306,9 +306,9 @@ def summary(c: Calibration) -> str:
     slow = ", ".join(f"{cluster.slowest(n, c.tail):.2f} of {n:,}" for n in (2, 10, 100, WORKERS))
     needed = ARRIVING * sample_seconds(c)
     return (
-        f"A worker learns {1 / sample_seconds(c):,.0f} samples a second ({HASHED} words of JSON, "
-        f"hashed), so {ARRIVING:,.0f} a second need {needed:.1f} workers. Of workers that do the "
-        f"same, the slowest takes, in units of the usual time: {slow}."
+        f"A worker learns {1 / sample_seconds(c):,.0f} samples a second (a record of JSON "
+        f"parsed, {HASHED} words hashed), so {ARRIVING:,.0f} a second need {needed:.1f} workers. "
+        f"Of workers that do the same, the slowest takes, in units of the usual time: {slow}."
     )
 
 
