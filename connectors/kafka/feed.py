@@ -47,6 +47,8 @@ class Feed:
         Id of the topic, where the broker has ids; it never changes, or the topic is another one.
     n_duplicates
         Records dropped because they had been handed out before.
+    is_resting
+        Whether others read the topic: then clients are asked questions, and fetch no records.
     """
 
     # How long a question to the broker may hold us: at first, when a running iteration has to
@@ -75,6 +77,7 @@ class Feed:
         self._away_since = math.inf
         self.topic_id: str | None = None
         self._was_quiet = False
+        self.is_resting = False
         self.n_duplicates = 0
         self._open_client = open_client
         self._start: Mapping[int, int] | str = start
@@ -106,7 +109,8 @@ class Feed:
             self.check_topic_id(client.topic_id(timeout))
             held = client.bounds(sorted(self._mine(partitions)), timeout)
             offsets = self._place(held)
-            client.assign(offsets)
+            if not self.is_resting:
+                client.assign(offsets)
         except BaseException:
             client.close()
             raise
@@ -134,6 +138,12 @@ class Feed:
         self.queue.clear()
         if client is not None:
             client.close()
+
+    def rest(self, is_resting: bool = True) -> None:
+        """Let others read the topic, or read it again."""
+        if is_resting != self.is_resting:
+            self.is_resting = is_resting
+            self.disconnect()
 
     def seek(self, offsets: Mapping[int, int]) -> None:
         """Go on at these offsets, or stay when the broker does not hold them."""

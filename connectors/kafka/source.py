@@ -181,6 +181,7 @@ class KafkaSource:
     def __iter__(self) -> Iterator[Block]:
         """Hand out blocks, one a partition and poll, from the present position on."""
         feed = self._feed
+        feed.rest(False)
         feed.connect()
         ends: dict[int, int] | None = None
         if self.stop_at_end:
@@ -208,6 +209,8 @@ class KafkaSource:
     def only(self, partitions: Sequence[str]) -> KafkaSource:
         """Return the same source, not connected, with only some of the partitions.
 
+        This one fetches no records then, unless it is iterated over.
+
         Raises
         ------
         ConfigurationError
@@ -218,6 +221,7 @@ class KafkaSource:
             raise ConfigurationError(
                 f"topic {self.topic!r} has fewer partitions than shares: take fewer workers"
             )
+        self._feed.rest()
         part = copy.copy(self)
         part._after_last = {}
         part._feed = part._make_feed(frozenset(numbers))
