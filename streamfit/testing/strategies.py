@@ -286,6 +286,7 @@ def samples(
     max_features: int = 19,
     weighted: bool | None = None,
     huge: bool = False,
+    min_features: int = 0,
 ) -> Samples:
     """Draw samples with numbers near 1, some of them 0.
 
@@ -299,9 +300,11 @@ def samples(
         Whether they carry weights (0 among them): None draws that, and whole or fractional.
     huge
         Put in a few numbers whose products overflow.
+    min_features
+        How many at least.
     """
     n = draw(st.integers(min_size, max_size))
-    d = draw(st.integers(0, max_features))
+    d = draw(st.integers(min_features, max_features))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     X = rng.normal(size=(n, d)) * rng.choice([1.0, 1.0, 1.0, 0.0], size=(n, d))
     if n * d and draw(st.booleans()):  # features that are away for a while

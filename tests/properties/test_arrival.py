@@ -80,6 +80,29 @@ def test_each_form_gives_the_same_bits(form: str, draw: st.DataObject) -> None:
 
 
 @given(st.data())
+def test_rows_in_fours_are_rows_one_by_one(draw: st.DataObject) -> None:
+    """A plain model takes dense rows of a micro-batch in fours; and its sizes may be scheduled."""
+    kind = draw.draw(st.sampled_from([sf.LinearRegression, sf.LogisticRegression]))
+    data = draw.draw(samples(labels_of(kind, kind().loss), min_size=8, min_features=6))
+    growing = sf.schedules.GeometricBatchSize(1, 2.0, draw.draw(st.integers(1, 4)), 1000)
+    steps = sf.schedules.MilestoneBatchSize(1, [(3, draw.draw(st.integers(2, 9))), (6, 1)])
+    model = kind(
+        sf.optim.SGD(draw.draw(learning_rates(0.05))),
+        batch_size=draw.draw(st.sampled_from([4, 5, 11, None, growing, steps])),
+        l2=draw.draw(st.sampled_from([0.0, 0.1])),
+        features=sf.FeatureIndex(data.names),
+        dtype=draw.draw(st.sampled_from(["float64", "float32"])),
+    )
+    expected = one_by_one(fresh(model), data)
+    for a, b in draw.draw(cuts(len(data))):
+        model.learn_many(data.X[a:b], data.y[a:b], None if data.w is None else data.w[a:b])
+    assert model.digest() == expected.digest()
+    model.flush()
+    expected.flush()
+    assert model.digest() == expected.digest()
+
+
+@given(st.data())
 def test_rows_without_weights_are_rows_of_weight_one(draw: st.DataObject) -> None:
     """A plain model learns each row in one pass if it has no weight, and otherwise does not."""
     huge = draw.draw(st.booleans())
