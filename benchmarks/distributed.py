@@ -253,7 +253,8 @@ def main() -> None:
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     sections = _written()
     for name in arguments.parts or PARTS:
-        sections[name] = PARTS[name]()
+        load = os.getloadavg()[0]
+        sections[name] = [*PARTS[name](), f"(Load of the machine before that: {load:.1f}.)", ""]
         print("\n".join(sections[name]))
     if arguments.write:
         lines = [line for name in PARTS for line in sections.get(name, [])]
