@@ -89,8 +89,8 @@ class _Dealt:
 class _Cut(_Dealt):
     """Micro-batches that are cut into shares."""
 
-    def __init__(self, model: LinearLearner, shares: int, start: int, rows: int) -> None:
-        self._cuts = Cuts(model, shares, start, rows)
+    def __init__(self, model: LinearLearner, shares: int, start: int, rows: int, at: int) -> None:
+        self._cuts = Cuts(model, shares, start, rows, at)
         self.flush = self._cuts.flush
 
     def learn(self, segment: Segment, block: Block, start: int, stop: int) -> None:
@@ -113,9 +113,9 @@ def replay_of(model: Learner, shares: Mapping[str, Any]) -> ShareReplay:
             return _Local(model, dealing)
         case {"mode": "synchronous", "of": dict(dealing)}, LinearLearner():
             return _Dealt(model, dealing)
-        case {"n": int(n), "start": dict(start), "rows": int(rows)}, LinearLearner():
+        case {"n": int(n), "start": dict(start), "rows": int(rows), "at": int(at)}, LinearLearner():
             (first,) = start.values()
-            return _Cut(model, n, first, rows)
+            return _Cut(model, n, first, rows, at)
     raise CheckpointMismatchError(
         f"cannot replay shares {shares!r:.200} of a {type(model).__name__}"
     )

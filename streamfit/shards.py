@@ -49,10 +49,13 @@ class Shards:
     cuts
         Whether each micro-batch is cut into contiguous shares, of one partition that every share
         reads; otherwise every share has partitions of its own.
+    total
+        Where the partitions are ranges of one array: its rows, on which the ranges depend.
     """
 
     source: Source
     cuts: bool
+    total: int | None = None
 
     def rows(self, position: Position) -> int:
         """Count the rows from a position to the end, where shares are cuts."""
@@ -99,7 +102,7 @@ def split(source: Any, shares: int, mode: str) -> Shards:
         for size in cut(n, shares):
             parts.append(source.rows(start, start + size))
             start += size
-        return Shards(SourceList(parts), cuts=False)
+        return Shards(SourceList(parts), cuts=False, total=n)
     if isinstance(source, list | tuple) and source and isinstance(source[0], Source):
         source = SourceList(source)
     if not isinstance(source, Splits) or not isinstance(source, Source):

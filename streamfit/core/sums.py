@@ -266,13 +266,17 @@ class Cuts:
     start
         The first offset.
     rows
-        How many samples an epoch has, which is the size of a full batch.
+        How many samples an epoch has; a full batch is what is left of them.
+    at
+        The offset to begin with, if that is not the first.
     """
 
-    def __init__(self, model: LinearLearner, shares: int, start: int, rows: int) -> None:
+    def __init__(
+        self, model: LinearLearner, shares: int, start: int, rows: int, at: int | None = None
+    ) -> None:
         self._batches = MicroBatches(model)
-        self._shares, self._start, self._rows = shares, start, rows
-        self.begin()
+        self._shares, self._start, self._end = shares, start, start + rows
+        self._first = self._next = start if at is None else at
 
     def begin(self) -> None:
         """Begin an epoch."""
@@ -282,7 +286,7 @@ class Cuts:
         """Learn samples `start` to `stop` of a block that has offsets."""
         batches, offsets = self._batches, block.offsets
         while start < stop:
-            size = self._rows if batches.size is None else batches.size
+            size = self._end - self._first if batches.size is None else batches.size
             bounds = [self._first + place for place in places(size, self._shares)]
             share = bisect_right(bounds, offsets[start])
             end = stop

@@ -11,11 +11,9 @@ from streamfit.distributed._share import Settings
 from streamfit.distributed._workers import Worker, WorkerLost
 from streamfit.errors import ConfigurationError, MissingDependencyError, StreamfitError
 
-# A local Ray then listens on 127.0.0.1 alone; Ray reads this when it is imported. Who joins a
-# cluster has called `ray.init` before, and so imported Ray already.
-os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 try:
     import ray
+    from ray._private import ray_constants
 except ImportError as error:
     raise MissingDependencyError(
         'RayTrainer needs a package that is not installed: pip install "streamfit[ray]"'
@@ -39,16 +37,33 @@ def session(workers: int) -> Iterator[None]:
         yield
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    ray.init(
-        num_cpus=workers,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="ERROR",
-    )
+    with _on_loopback():
+        ray.init(
+            num_cpus=workers,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="ERROR",
+        )
     try:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Let a Ray that is started here listen on 127.0.0.1 alone, unless the user has said more.
+
+    Ray has only this variable for it, and has read it already when somebody imported it before us.
+    """
+    if os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0") != "0":
+        yield
+        return
+    before, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 class _Actor(Worker):

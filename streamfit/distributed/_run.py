@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from streamfit._journal_file import Entry, Skipped
+from streamfit._journal_file import Entry, Segment, Skipped
 from streamfit._run import Run
 from streamfit.checkpoint import Checkpoint
 from streamfit.core.learner import LinearLearner
@@ -105,6 +105,8 @@ class ShareRun(Run):
         shares: dict[str, Any] = {"n": self._n_shares, "mode": self.plan.mode}
         if self._shards.cuts:
             return {**shares, "start": self._start, "rows": self._shards.rows(self._start)}
+        if (rows := self._shards.total) is not None:
+            shares["rows"] = rows
         return {**shares, "of": dict(self._dealing)}
 
     def _take_more(self, saved: Checkpoint) -> None:
@@ -124,6 +126,12 @@ class ShareRun(Run):
         self._dealing = {str(key): int(share) for key, share in shares.get("of", {}).items()}
         self._recorded = shares
         self._shards = split(self.plan.given_source, self._n_shares, mode)
+        if not self._shards.cuts and shares.get("rows") != self._shards.total:
+            raise CheckpointMismatchError(
+                f"checkpoint {saved.number} in {self._directory} is of shares of an array of "
+                f"{shares.get('rows')} rows, not {self._shards.total}; cut anew, some would be "
+                "learned twice and others never. Pass the same rows, or give another directory"
+            )
         self.source = self._shards.source
 
     def _deal(self) -> list[Any]:
@@ -132,7 +140,8 @@ class ShareRun(Run):
             self._dealing = deal(list(self._position), self._n_shares, self._dealing)
         if self._recorded != self._shares():
             self._recorded = self._shares()
-            self._journal.acted(Action("shares", self._shares()))
+            at = {"at": min(self._position.values())} if self._shards.cuts else {}
+            self._journal.acted(Action("shares", {**self._shares(), **at}))
         mine: list[list[str]] = [[] for _ in range(self._n_shares)]
         for key, share in self._dealing.items():
             mine[share].append(key)
@@ -165,6 +174,7 @@ class ShareRun(Run):
         try:
             self._sources = self._deal()
             super()._train()
+            self.source.seek(self._position)  # where the shares have read it to
         finally:
             self.crew.close()
 
@@ -202,13 +212,13 @@ class ShareRun(Run):
     def _has_new_partitions(self) -> bool:
         """Look now and then for partitions that nobody reads yet, and begin them."""
         now = time.monotonic()
-        if not self.is_live or self._shards.cuts or now < self._next_look:
+        if self._shards.cuts or now < self._next_look:
             return False
         self._next_look = now + _LOOK_SECONDS
         assert isinstance(self.source, Splits)
         new = set(self.source.partitions()) - set(self._position)
         for key in sorted(new):
-            self._position[key] = self.source.position()[key]
+            self._position[key] = self._start[key] = self.source.position()[key]
         return bool(new)
 
     def take(
@@ -251,16 +261,17 @@ class ShareRun(Run):
     def _judge(self, done: Sequence[Done]) -> list[Entry]:
         """Deal with the bad samples of a round; return its entries, in the order of the shares."""
         entries: list[Entry] = []
-        n_bad = self._bad.n
+        n_bad, n_good = self._bad.n, self._n_samples
         try:
             for one in done:
                 refused = iter(one.refused)
                 for entry in one.entries:
                     if isinstance(entry, Skipped):
                         bad = next(refused)
-                        letter = self._bad.refuse(bad.block, 0, bad.error, self._n_samples)
+                        letter = self._bad.refuse(bad.block, 0, bad.error, n_good)
                         entries.append(replace(entry, dead_letter=letter))
                     else:
+                        n_good += entry.n if isinstance(entry, Segment) else 0
                         entries.append(entry)
         except Exception:
             self._bad.n = n_bad  # the round does not count

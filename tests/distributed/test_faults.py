@@ -259,3 +259,48 @@ def test_ray_is_not_imported_before_it_is_needed() -> None:
 @pytest.fixture(autouse=True)
 def _logged(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, logger="streamfit")
+
+
+@NIGHTLY
+@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc")
+def test_a_local_ray_listens_on_loopback_alone_whoever_imported_it() -> None:
+    code = """
+import os, pathlib, ray
+import numpy as np
+import streamfit as sf
+
+def listening():
+    sockets = set()
+    for path in pathlib.Path("/proc").glob("[0-9]*"):
+        try:
+            if b"OF_THIS_TEST=1" in (path / "environ").read_bytes():
+                sockets |= {os.readlink(fd) for fd in (path / "fd").iterdir()}
+        except OSError:
+            continue
+    for name in ("tcp", "tcp6"):
+        for line in pathlib.Path("/proc/net", name).read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and f"socket:[{fields[9]}]" in sockets:
+                yield fields[1].partition(":")[0]
+
+found = []
+X = np.ones((100, 2))
+trainer = sf.distributed.RayTrainer(
+    sf.LinearRegression(), sf.ArraySource(X, X[:, 0]), workers=2, mode="local", sync_every=100,
+    callbacks=[lambda progress: found.extend(listening())],
+)
+print(trainer.run().n_samples, trainer.run().n_samples, sorted(set(found)))
+"""
+    environ = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    told = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**environ, "OF_THIS_TEST": "1"},
+    )
+    mapped = "0000000000000000FFFF00000100007F"  # 127.0.0.1, as IPv6 has it
+    # a second run finds its source at the end, as that of a Trainer does
+    assert told.stdout.startswith("100 0 ["), told
+    assert mapped in told.stdout
+    assert not set(re.findall(r"'(\w+)'", told.stdout)) - {"0100007F", mapped, "0" * 31 + "1"}

@@ -17,7 +17,7 @@ import streamfit as sf
 from connectors import CSVSource
 from streamfit.distributed import ShareTrainer
 from streamfit.distributed._workers import Here, WorkerLost
-from streamfit.errors import CheckpointMismatchError, WorkerError
+from streamfit.errors import CheckpointMismatchError, TooManyBadSamplesError, WorkerError
 
 LOCAL: dict[str, Any] = {"mode": "local", "sync_every": 3}
 MODES: list[dict[str, Any]] = [LOCAL, {"mode": "synchronous"}]
@@ -229,3 +229,71 @@ def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:
     sf.Trainer(model(), sources()[0], checkpoint=plain).run()
     with pytest.raises(CheckpointMismatchError, match="no training in shares"):
         ShareTrainer(model(), sources(), workers=2, checkpoint=plain, **LOCAL).run()
+
+
+def test_an_array_that_has_grown_is_not_cut_anew(tmp_path: Path) -> None:
+    X, y = rows(300)
+    for mode in MODES:
+        state = tmp_path / str(mode["mode"])
+        for n in (101, 202, 202, 300):
+            trainer = ShareTrainer(
+                *(model(), sf.ArraySource(X[:n], y[:n])),
+                workers=3,
+                checkpoint=sf.Checkpointer(state),
+                **mode,
+            )
+            if mode is LOCAL and n > 101:
+                with pytest.raises(CheckpointMismatchError, match="array of 101 rows, not"):
+                    trainer.run()
+            else:
+                assert trainer.run().n_samples == n
+                verified = sf.journal.verify(state, sf.ArraySource(X[:n], y[:n]))
+                assert verified.equal, verified
+
+
+@pytest.mark.parametrize("mode", MODES, ids=lambda mode: str(mode["mode"]))
+def test_a_source_that_joins_the_list_is_read(mode: dict[str, Any], tmp_path: Path) -> None:
+    for n, epochs, learned in ((2, 1, 237), (3, 1, 411), (3, 2, 822)):
+        report = ShareTrainer(
+            *(model(), sources(n)),
+            workers=2,
+            epochs=epochs,
+            checkpoint=sf.Checkpointer(tmp_path),
+            **mode,
+        ).run()
+        assert report.n_samples == learned
+        verified = sf.journal.verify(tmp_path, sources(n))
+        assert verified.equal, verified
+
+
+@pytest.mark.parametrize("batch_size", [None, 7])
+@pytest.mark.parametrize("mode", MODES, ids=lambda mode: str(mode["mode"]))
+def test_more_samples_are_wanted_later(
+    mode: dict[str, Any], batch_size: int | None, tmp_path: Path
+) -> None:
+    X, y = rows(80)
+    for max_samples, learned in ((30, 30), (61, 61), (None, 160)):
+        report = ShareTrainer(
+            *(sf.LogisticRegression(batch_size=batch_size), sf.ArraySource(X, y)),
+            workers=3,
+            max_samples=max_samples,
+            epochs=2,
+            checkpoint=sf.Checkpointer(tmp_path),
+            **mode,
+        ).run()
+        assert report.n_samples == learned
+        verified = sf.journal.verify(tmp_path, sf.ArraySource(X, y))
+        assert verified.equal, verified
+
+
+@pytest.mark.parametrize("mode", MODES, ids=lambda mode: str(mode["mode"]))
+def test_few_bad_samples_in_a_long_round_are_few(mode: dict[str, Any]) -> None:
+    X, y = rows(6000)
+    X[::50] = np.nan
+    options: dict[str, Any] = {"on_bad_sample": "skip", "bad_window": 500, "workers": 2, **mode}
+    if mode is LOCAL:
+        options["sync_every"] = 1000
+    report = ShareTrainer(model(), sf.ArraySource(X, y), max_bad_ratio=0.05, **options).run()
+    assert (report.n_samples, report.n_bad) == (5880, 120)
+    with pytest.raises(TooManyBadSamplesError, match="10 of the last 451"):
+        ShareTrainer(model(), sf.ArraySource(X, y), max_bad_ratio=0.019, **options).run()
