@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ from streamfit.distributed._local import LocalRounds
 from streamfit.distributed._share import Done
 from streamfit.distributed._synchronous import SynchronousRounds
 from streamfit.distributed._workers import Abandoned, WorkerLost
-from streamfit.errors import CheckpointMismatchError
+from streamfit.errors import CheckpointMismatchError, StreamfitError
 from streamfit.shards import Dealing, Shards, deal, split
 from streamfit.types import Action, Position, Splits
 
@@ -174,7 +175,8 @@ class ShareRun(Run):
         try:
             self._sources = self._deal()
             super()._train()
-            self.source.seek(self._position)  # where the shares have read it to
+            with suppress(StreamfitError):  # a generator cannot, and nobody will read it again
+                self.source.seek(self._position)  # where a second run begins, as a Trainer's does
         finally:
             self.crew.close()
 

@@ -297,3 +297,9 @@ def test_few_bad_samples_in_a_long_round_are_few(mode: dict[str, Any]) -> None:
     assert (report.n_samples, report.n_bad) == (5880, 120)
     with pytest.raises(TooManyBadSamplesError, match="10 of the last 451"):
         ShareTrainer(model(), sf.ArraySource(X, y), max_bad_ratio=0.019, **options).run()
+
+
+def test_a_generator_is_read_once() -> None:
+    samples = (({"x": float(i)}, i % 2 == 0) for i in range(50))
+    trainer = ShareTrainer(model(), [sf.IterableSource(samples)], workers=1, **LOCAL)
+    assert trainer.run().n_samples == 50
