@@ -79,17 +79,26 @@ def test_each_form_gives_the_same_bits(form: str, draw: st.DataObject) -> None:
     assert model.digest() == other.digest() == expected.digest()
 
 
+SIZES = {
+    "four": 4,
+    "eleven": 11,
+    "full": None,
+    "geometric": sf.schedules.GeometricBatchSize(1, 2.0, 2, 1000),
+    "milestones": sf.schedules.MilestoneBatchSize(1, [(3, 6), (6, 1), (9, 2)]),
+}
+
+
+@pytest.mark.parametrize("size", SIZES)
 @given(st.data())
-def test_rows_in_fours_are_rows_one_by_one(draw: st.DataObject) -> None:
-    """A plain model takes dense rows of a micro-batch in fours; and its sizes may be scheduled."""
+def test_rows_in_fours_are_rows_one_by_one(size: str, draw: st.DataObject) -> None:
+    """A plain model takes dense rows of a micro-batch in fours, and rows of one in one pass."""
     kind = draw.draw(st.sampled_from([sf.LinearRegression, sf.LogisticRegression]))
-    data = draw.draw(samples(labels_of(kind, kind().loss), min_size=8, min_features=6))
-    growing = sf.schedules.GeometricBatchSize(1, 2.0, draw.draw(st.integers(1, 4)), 1000)
-    steps = sf.schedules.MilestoneBatchSize(1, [(3, draw.draw(st.integers(2, 9))), (6, 1)])
+    labels, weighted = labels_of(kind, kind().loss), draw.draw(st.sampled_from([False, None]))
+    data = draw.draw(samples(labels, min_size=8, min_features=6, weighted=weighted))
     model = kind(
         sf.optim.SGD(draw.draw(learning_rates(0.05))),
-        batch_size=draw.draw(st.sampled_from([4, 5, 11, None, growing, steps])),
-        l2=draw.draw(st.sampled_from([0.0, 0.1])),
+        batch_size=SIZES[size],
+        l2=draw.draw(st.sampled_from([0.0, 0.0, 0.1])),
         features=sf.FeatureIndex(data.names),
         dtype=draw.draw(st.sampled_from(["float64", "float32"])),
     )
@@ -100,6 +109,34 @@ def test_rows_in_fours_are_rows_one_by_one(draw: st.DataObject) -> None:
     model.flush()
     expected.flush()
     assert model.digest() == expected.digest()
+
+
+@pytest.mark.parametrize("n_columns", [1, 4, 9])
+def test_columns_that_have_not_come_yet_keep_their_weights(n_columns: int) -> None:
+    """The kernel takes tables of the first columns of a model."""
+    rng = np.random.default_rng(4)
+    X, y = rng.normal(size=(6, 17)), rng.normal(size=6)
+    model = sf.LinearRegression(sf.optim.SGD(0.05))
+    model.learn_many(X, y)
+    expected = fresh(model)
+    expected.load_state_dict(model.state_dict())
+    model._learn_table(X[:, :n_columns].copy(), y, None)
+    for row, label in zip(X[:, :n_columns], y.tolist(), strict=True):
+        expected.learn_one(dict(enumerate(row.tolist())), label)
+    assert model.digest() == expected.digest()
+
+
+@pytest.mark.parametrize("slope", [0.4, 3.0])
+def test_each_row_is_clipped(slope: float) -> None:
+    X, y = np.ones((4, 9)), np.array([slope, -slope, slope, 5 * slope])
+    model = sf.LinearRegression(sf.optim.SGD(0.01), sf.losses.HalfSquared(), clip_gradient=0.5)
+    expected = fresh(model)
+    model.learn_many(X, y)
+    expected.learn_many(X, y, np.ones(4))
+    free = sf.LinearRegression(sf.optim.SGD(0.01), sf.losses.HalfSquared())
+    free.learn_many(X, y)
+    assert model.digest() == expected.digest()
+    assert model.weights != free.weights
 
 
 @given(st.data())
