@@ -138,8 +138,9 @@ class Run:
         """Return what was measured; `untrained` is the training samples' loss at first."""
         n_samples, n_updates, seconds, loss = np.array(self.points).T
         fine = (
-            self.progressive_loss <= _DIVERGED * untrained
-            and self.loss_equal_samples <= _DIVERGED * loss[0]
+            self.progressive_loss <= _bound(untrained)
+            # held-out labels may happen to be what an untrained model says: no bound by itself
+            and self.loss_equal_samples <= _bound(max(untrained, float(loss[0])))
         )  # nothing that depends on the clock
         return Rung(
             batch_size=self.batch_size,
@@ -180,6 +181,11 @@ def train_side_by_side(runs: Sequence[Run], train: int, until: float) -> None:
         more = min(4.0 * slowest, max(0.0, until - time.monotonic()) / len(runs))
         for run in runs:
             run.go_on_until(slowest + more)
+
+
+def _bound(before: float) -> float:
+    """Return the loss above which a model diverges that had `before`, which may be negative."""
+    return before + (_DIVERGED - 1.0) * abs(before)
 
 
 def _bytes(model: Trainable) -> int:

@@ -52,7 +52,8 @@ class Rung:
         Bytes of the arrays that the learner holds.
     diverges
         Whether an update was refused, or the loss has become more than twice what it was before
-        anything was learned.
+        anything was learned: the progressive one, or that of the held-out samples, for which the
+        larger of both at first counts.
     curve
         Held-out loss on the way.
     """

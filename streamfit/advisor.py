@@ -66,7 +66,7 @@ def advise_batch_size(
     UnsupportedError
         For other learners: those that have no batch size, or nothing tells their loss.
     ConfigurationError
-        When there are too few samples, or the model diverges at every size.
+        When there are too few samples, or none that count, or the model diverges at every size.
 
     Examples
     --------
@@ -85,6 +85,7 @@ def advise_batch_size(
         )
     budget = check_real("budget", budget, positive=True)
     check_integer("max_samples", max_samples, minimum=_LEAST)
+    sizes = None if batch_sizes is None else _checked(batch_sizes)
     began = time.monotonic()
     sample = read_sample(model, source, max_samples, began + budget / 2)
     if len(sample) < _LEAST:
@@ -95,15 +96,20 @@ def advise_batch_size(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UpdateRefusedWarning)  # the advice says what diverges
         factor = 2 if isinstance(model, LinearLearner) else 4
-        ladder = _ladder(batch_sizes, len(sample), factor)
+        ladder = sizes or _ladder(len(sample), factor)
         sample = _affordable(model, ladder, sample, began + budget - time.monotonic())
         n = len(sample)
         train = n - int(_HELD_OUT * n)
         judge = fresh(model, None)
+        for part in (part_of(sample, 0, train), part_of(sample, train, n)):
+            if part.w is not None and not np.any(part.w):
+                raise ConfigurationError(
+                    f"{len(part)} samples, all that are to train on or held out, have weight 0; "
+                    "give a source whose samples count"
+                )
         untrained = loss_at_rest(judge, part_of(sample, 0, train))
-        runs = [
-            Run(model, size, sample, train, judge) for size in _ladder(batch_sizes, train, factor)
-        ]
+        ladder = sizes or _ladder(train, factor)
+        runs = [Run(model, size, sample, train, judge) for size in ladder]
         train_side_by_side(runs, train, began + budget)
     own = model.batch_size
     return advise(
@@ -127,17 +133,24 @@ def _affordable(
     smallest = min((size for size in ladder if size is not None), default=None)
     trial = Run(model, smallest, sample, _LEAST)
     most = seconds / (2 + len(ladder)) * _LEAST / max(trial.learn(0, _LEAST), 1e-9)
-    return part_of(sample, 0, max(_LEAST, min(len(sample), int(most))))
+    return part_of(sample, 0, max(_LEAST, int(min(len(sample), most))))
 
 
-def _ladder(batch_sizes: Sequence[int | None] | None, train: int, factor: int) -> list[int | None]:
-    if batch_sizes is None:
-        sizes: list[int | None] = [factor**k for k in range(32) if factor**k <= train / 4]
-        return [*sizes, None]
-    found = list(dict.fromkeys(batch_sizes))
-    for size in found:
-        if size is not None:
-            check_integer("batch_sizes", size, minimum=1)
+def _ladder(train: int, factor: int) -> list[int | None]:
+    return [*(factor**k for k in range(32) if factor**k <= train / 4), None]
+
+
+def _checked(batch_sizes: Sequence[int | None]) -> list[int | None]:
+    try:
+        given = list(batch_sizes)
+    except TypeError:
+        raise ConfigurationError(
+            f"batch_sizes must be a list of sizes, not {batch_sizes!r:.60}"
+        ) from None
+    sizes = [
+        None if size is None else check_integer("batch_sizes", size, minimum=1) for size in given
+    ]
+    found = list(dict.fromkeys(sizes))
     if len(found) < 2:
         raise ConfigurationError(f"batch_sizes must be two sizes at least, not {found}")
     return found

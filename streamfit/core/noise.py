@@ -81,7 +81,7 @@ class NoiseScale:
     def __post_init__(self) -> None:
         object.__setattr__(self, "decay", check_real("decay", self.decay, positive=True, below=1.0))
         if self.every is not None:
-            check_integer("every", self.every, minimum=1)
+            object.__setattr__(self, "every", check_integer("every", self.every, minimum=1))
 
     def get_config(self) -> dict[str, Any]:
         """Return a JSON-safe description."""

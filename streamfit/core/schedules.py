@@ -285,9 +285,9 @@ class NoiseScaleBatchSize(BatchSizeSchedule):
     every: int = 32
 
     def __post_init__(self) -> None:
-        check_integer("minimum", self.minimum, minimum=2)
-        check_integer("maximum", self.maximum, minimum=self.minimum)
-        check_integer("every", self.every, minimum=1)
+        self._check_integer("minimum", 2)
+        self._check_integer("maximum", self.minimum)
+        self._check_integer("every", 1)
 
 
 _SCHEDULES: dict[str, type[Schedule]] = {

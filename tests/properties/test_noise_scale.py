@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 from pathlib import Path
 
@@ -199,6 +200,15 @@ def test_other_arguments_are_refused(noise_scale: object) -> None:
 def test_arguments_out_of_range_are_refused(options: dict[str, float]) -> None:
     with pytest.raises(sf.errors.ConfigurationError):
         sf.NoiseScale(**options)  # type: ignore[arg-type]
+
+
+def test_integers_of_numpy_become_plain_ones() -> None:
+    """A configuration is written as JSON, into checkpoints too."""
+    two, eight = np.int64(2), np.int32(8)
+    following = sf.schedules.NoiseScaleBatchSize(two, eight, every=two)  # type: ignore[arg-type]
+    noise = sf.NoiseScale(every=eight)  # type: ignore[arg-type]
+    config = sf.LinearRegression(batch_size=following, noise_scale=noise).get_config()
+    assert json.loads(json.dumps(config)) == config
 
 
 def test_a_schedule_that_follows_the_noise_measures_it() -> None:

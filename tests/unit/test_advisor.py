@@ -12,6 +12,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import streamfit as sf
+from streamfit._ladder import _bound
 from streamfit.advice import Advice, Rung, advise
 from streamfit.curves import Curve
 
@@ -184,3 +185,52 @@ def test_what_cannot_be_compared_is_refused() -> None:
         sf.advise_batch_size(model, SAMPLES, batch_sizes=[4])
     with pytest.raises(sf.errors.UnsupportedError):
         sf.advise_batch_size(object(), SAMPLES)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("batch_sizes", [5, [[1], [2]], [0, 1], [1.0, 2], "ab"])
+def test_sizes_that_are_none_are_refused_before_the_source_is_read(batch_sizes: Any) -> None:
+    source = iter(SAMPLES)
+    with pytest.raises(sf.errors.ConfigurationError, match="batch_sizes"):
+        sf.advise_batch_size(sf.LogisticRegression(), source, batch_sizes=batch_sizes)
+    assert next(source) is SAMPLES[0]
+
+
+def test_sizes_may_be_any_iterable_of_any_integers() -> None:
+    advice = sf.advise_batch_size(
+        sf.LogisticRegression(),
+        SAMPLES[:200],
+        batch_sizes=iter(np.array([1, 8])),  # type: ignore[arg-type]
+    )
+    assert [type(rung.batch_size) for rung in advice.rungs] == [int, int]
+
+
+def test_a_budget_of_any_size_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streamfit._ladder.time.process_time", lambda: 0.0)  # a fast machine
+    monkeypatch.setattr("streamfit._ladder.Run.go_on_until", lambda run, _: run.look())
+    advice = sf.advise_batch_size(
+        sf.LogisticRegression(), SAMPLES[:200], budget=1.7e308, batch_sizes=[1, 8]
+    )
+    assert advice.n_train == 160
+
+
+@pytest.mark.parametrize("counting", [slice(0), slice(160), slice(160, None)])
+def test_samples_of_no_weight_are_not_called_diverging(counting: slice) -> None:
+    w = np.zeros(200)
+    w[counting] = 1.0
+    samples = [(x, y, v) for (x, y), v in zip(SAMPLES, w.tolist(), strict=False)]
+    with pytest.raises(sf.errors.ConfigurationError, match="weight 0"):
+        sf.advise_batch_size(sf.LogisticRegression(), samples, batch_sizes=[1, 8])
+
+
+def test_labels_that_an_untrained_model_happens_to_know_make_no_divergence() -> None:
+    """The held-out fifth has labels 0, which weights 0 predict without a loss."""
+    samples = [(x, 5.0 * (i < 160)) for i, (x, _) in enumerate(SAMPLES[:200])]
+    model = sf.LinearRegression(sf.optim.SGD(0.01))
+    advice = sf.advise_batch_size(model, samples, batch_sizes=[1, 8, None])
+    assert not advice.diverging
+    assert advice.recommended == 1
+
+
+@pytest.mark.parametrize(("before", "bound"), [(3.0, 6.0), (0.0, 0.0), (-5.0, 0.0)])
+def test_a_loss_that_may_be_negative_has_a_bound_above_it(before: float, bound: float) -> None:
+    assert _bound(before) == bound
