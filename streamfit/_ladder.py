@@ -108,6 +108,7 @@ class Run:
         self.loss_equal_samples = self.points[-1][3]
         model = self._at_rest()
         whole = at_rest(model, part_of(self.sample, 0, self.train))
+        self.loss_of_train = whole.loss
         self.noise_scale = whole.noise / whole.signal if whole.signal > 0.0 else math.inf
         if math.isnan(whole.noise):
             self.noise_scale = math.nan
@@ -137,10 +138,9 @@ class Run:
     def rung(self, untrained: float) -> Rung:
         """Return what was measured; `untrained` is the training samples' loss at first."""
         n_samples, n_updates, seconds, loss = np.array(self.points).T
-        fine = (
-            self.progressive_loss <= _bound(untrained)
-            # held-out labels may happen to be what an untrained model says: no bound by itself
-            and self.loss_equal_samples <= _bound(max(untrained, float(loss[0])))
+        fine = self.progressive_loss <= _bound(untrained) and (
+            self.loss_of_train <= _bound(untrained)  # held-out samples may differ from these
+            or self.loss_equal_samples <= _bound(max(untrained, float(loss[0])))
         )  # nothing that depends on the clock
         return Rung(
             batch_size=self.batch_size,

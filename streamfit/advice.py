@@ -52,8 +52,8 @@ class Rung:
         Bytes of the arrays that the learner holds.
     diverges
         Whether an update was refused, or the loss has become more than twice what it was before
-        anything was learned: the progressive one, or that of the held-out samples, for which the
-        larger of both at first counts.
+        anything was learned: the progressive one, or, after the pass, those of the training and of
+        the held-out samples both. One of these alone may mean that the two differ.
     curve
         Held-out loss on the way.
     """

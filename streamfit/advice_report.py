@@ -30,7 +30,8 @@ the least: difference from the best size on the same samples, with its standard 
 samples, equal time: loss of the held-out samples after that pass, and after the same CPU time.
 Noise/signal: noise of an update's gradient over its squared length. Cosine: between a micro-batch's
 gradient and that of all samples. Both at the weights after one pass. Diverges: an update was
-refused, or a loss became more than twice what it was before anything was learned."""
+refused, or the progressive loss, or that of training and of held-out samples both, became more than
+twice what it was before anything was learned."""
 
 
 def html(advice: Advice) -> str:

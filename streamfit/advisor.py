@@ -90,8 +90,8 @@ def advise_batch_size(
     sample = read_sample(model, source, max_samples, began + budget / 2)
     if len(sample) < _LEAST:
         raise ConfigurationError(
-            f"{len(sample)} samples are too few to compare batch sizes on; give a source of "
-            f"{_LEAST} at least"
+            f"{len(sample)} samples that the model takes are too few to compare batch sizes on; "
+            f"give a source of {_LEAST} at least, whose samples it does not refuse"
         )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UpdateRefusedWarning)  # the advice says what diverges

@@ -231,6 +231,13 @@ def test_labels_that_an_untrained_model_happens_to_know_make_no_divergence() -> 
     assert advice.recommended == 1
 
 
+@pytest.mark.parametrize("model", [sf.LogisticRegression(), sf.SoftmaxRegression()])
+def test_a_class_that_only_the_held_out_samples_have_makes_no_divergence(model: Any) -> None:
+    samples = [({**x, "a": 10.0}, i >= 160) for i, (x, _) in enumerate(SAMPLES[:200])]
+    advice = sf.advise_batch_size(model, samples, batch_sizes=[1, 8, None])
+    assert not advice.diverging
+
+
 @pytest.mark.parametrize(("before", "bound"), [(3.0, 6.0), (0.0, 0.0), (-5.0, 0.0)])
 def test_a_loss_that_may_be_negative_has_a_bound_above_it(before: float, bound: float) -> None:
     assert _bound(before) == bound
