@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
@@ -240,6 +241,8 @@ class _Probe(keras.Model):  # type: ignore[misc]
     ) -> Any:  # fmt: skip
         ops = keras.ops
         output = y_pred[0] if isinstance(y_pred, list) else y_pred
+        if math.prod(y.shape[1:]) == math.prod(output.shape[1:]):
+            y = ops.reshape(y, ops.shape(output))  # labels of one number, outputs of shape (1,)
         each = self.loss_of_each(y, output)
         each = ops.mean(ops.reshape(each, (ops.shape(each)[0], -1)), axis=1)
         w = ops.cast(sample_weight, each.dtype)

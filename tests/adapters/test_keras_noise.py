@@ -295,3 +295,30 @@ def test_what_has_no_loss_of_single_samples_is_not_compared() -> None:
     samples = list(zip(ROWS[:200], REAL[:200], strict=True))
     with pytest.raises(UnsupportedError, match="no one loss of each sample"):
         sf.advise_batch_size(KerasLearner(model), samples)
+
+
+@keras.saving.register_keras_serializable("streamfit_tests")
+def squared(y: Any, outputs: Any) -> Any:
+    """A loss that would spread labels of one number over outputs of shape (1,)."""
+    return keras.ops.mean(keras.ops.square(y - outputs), axis=-1)
+
+
+@pytest.mark.parametrize(
+    ("function", "instance", "activation"),
+    [
+        ("binary_crossentropy", keras.losses.BinaryCrossentropy(), "sigmoid"),
+        (squared, keras.losses.MeanSquaredError(), None),
+    ],
+)
+def test_a_loss_that_is_a_function_meets_labels_of_the_outputs_shape(
+    function: Any, instance: Any, activation: str | None
+) -> None:
+    """As it does in `train_on_batch`; a `keras.losses.Loss` brings them there itself."""
+    y = (REAL > 0.0).astype(np.float32)
+    found = []
+    for loss in (function, instance):
+        learner = KerasLearner(dense(loss=loss, activation=activation), 8, noise_scale=OFTEN)
+        sf.Trainer(learner, sf.ArraySource(ROWS[:64], y[:64])).run()
+        assert learner.gradient_noise is not None
+        found.append(numbers(learner.gradient_noise))
+    assert found[0] == pytest.approx(found[1], rel=1e-4)
