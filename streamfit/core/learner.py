@@ -122,7 +122,7 @@ class LinearLearner(LinearModel):
         if not 0 <= start <= stop:
             raise SourceError(f"samples {start} to {stop} are no part of a block")
         if predictors is not None and self._classes is not None:
-            width = self._n_classes_with(block)
+            width = self._n_classes_with(block.y[start:stop])
             if predictors.ndim != 2 or predictors.shape[1] < width:
                 raise SourceError(
                     f"predictors has shape {predictors.shape}, the block needs {width} columns: "
@@ -233,12 +233,12 @@ class LinearLearner(LinearModel):
         """
         if self._classes is None:
             return np.empty(len(block))
-        return np.full((len(block), self._n_classes_with(block)), -np.inf)
+        return np.full((len(block), self._n_classes_with(block.y)), -np.inf)
 
-    def _n_classes_with(self, block: Block) -> int:
-        """Count the classes there can be when a block is learned."""
+    def _n_classes_with(self, labels: Any) -> int:
+        """Count the classes there can be when samples with these labels are learned."""
         classes = set(self._classes or ())
-        for label in block.y:
+        for label in labels:
             with suppress(BadSampleError):
                 classes.add(exact_label(label))
         return len(classes)
