@@ -8,7 +8,7 @@ import numpy as np
 
 from streamfit.core.averaging import average_states
 from streamfit.core.sums import cut
-from streamfit.distributed._share import Done, Limits
+from streamfit.distributed._messages import Done, Limits
 from streamfit.types import Action, StateDict
 
 if TYPE_CHECKING:

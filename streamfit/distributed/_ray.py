@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from streamfit.distributed._share import Settings
+from streamfit.distributed._messages import Settings
 from streamfit.distributed._workers import Worker, WorkerLost
 from streamfit.errors import ConfigurationError, MissingDependencyError, StreamfitError
 

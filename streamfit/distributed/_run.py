@@ -20,7 +20,7 @@ from streamfit.checkpoint import Checkpoint
 from streamfit.core.learner import LinearLearner
 from streamfit.distributed._crew import Crew
 from streamfit.distributed._local import LocalRounds
-from streamfit.distributed._share import Done
+from streamfit.distributed._messages import Done
 from streamfit.distributed._synchronous import SynchronousRounds
 from streamfit.distributed._workers import Abandoned, WorkerLost
 from streamfit.errors import CheckpointMismatchError, StreamfitError

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from streamfit._journal_file import Entry, Flush
 from streamfit.core.sums import combine, cut, places
-from streamfit.distributed._share import Done, Update, Want
+from streamfit.distributed._messages import Done, Update, Want
 
 if TYPE_CHECKING:
     from streamfit.distributed._run import ShareRun

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from streamfit.distributed._share import Done, Limits, Settings, Share, Update, Want
+from streamfit.distributed._messages import Done, Limits, Settings, Update, Want
+from streamfit.distributed._share import Share
 from streamfit.types import Position, Source, StateDict
 
 __all__ = ["Abandoned", "Here", "Pool", "Worker", "WorkerLost"]

@@ -10,8 +10,8 @@ from streamfit.core.features import FeatureIndex
 from streamfit.core.learner import LinearLearner
 from streamfit.core.sums import check_separable
 from streamfit.core.validation import check_choice, check_integer, check_real
+from streamfit.distributed._messages import Settings
 from streamfit.distributed._run import ShareRun
-from streamfit.distributed._share import Settings
 from streamfit.distributed._workers import Here, Pool
 from streamfit.errors import ConfigurationError, UnsupportedError
 from streamfit.report import TrainingReport

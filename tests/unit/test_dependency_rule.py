@@ -29,6 +29,7 @@ LAYERS = {
     "core": 2,
     "trainer": 4,
     "_run": 4,
+    "_run_state": 4,
     "adapters": 5,
     "distributed": 5,
     "cli": 5,
