@@ -241,6 +241,17 @@ def test_moments_are_weighted_means(values: list[float], decay: float) -> None:
     assert moments.gradient_noise().noise == pytest.approx(2.0)
 
 
+def test_a_size_falls_to_no_less_than_half_of_it() -> None:
+    following = sf.schedules.NoiseScaleBatchSize(2, 7, every=1)
+    model = sf.LinearRegression(STILL, batch_size=following, noise_scale=sf.NoiseScale(0.1))
+    sizes = [model.current_batch_size]
+    for i in range(200):  # labels that are mostly noise, and then none
+        model.learn_one({"x": 1.0}, float(i * i % 7) - 2.0 if i < 100 else 1.0)
+        if model.current_batch_size != sizes[-1]:
+            sizes.append(model.current_batch_size)
+    assert sizes[-3:] == [7, 4, 2]
+
+
 def test_the_journal_tells_the_sizes_and_replays_to_the_same_bits(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     X = rng.normal(size=(4000, 3))
