@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from streamfit.bad_samples import BadSamples
 from streamfit.checkpoint import Checkpoint, check_same_model
-from streamfit.errors import CheckpointMismatchError
+from streamfit.errors import CheckpointMismatchError, StreamfitError
 from streamfit.events import Repeated, event
 from streamfit.journal import Journal
 from streamfit.report import Progress, TrainingReport
@@ -101,6 +101,8 @@ class RunState:
             before = run["before"]
             self._before = (int(before[0]), int(before[1]), int(before[2]))
             loss = {name: float(run[name]) for name in ("loss_sum", "loss_weight")}
+        except StreamfitError:
+            raise
         except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
             raise CheckpointMismatchError(
                 f"checkpoint {saved.number} in {self._directory} was not written by a Trainer: "

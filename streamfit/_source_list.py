@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -19,12 +20,12 @@ class SourceList:
     Parameters
     ----------
     sources
-        Sources of one partition each, such as files or arrays.
+        Sources of one partition each, such as files or arrays. They are read one after the other.
 
     Raises
     ------
     ConfigurationError
-        When one of them is no source, or has partitions or a state of its own.
+        When one of them is no source, is there twice, or has partitions or a state of its own.
 
     Examples
     --------
@@ -46,6 +47,8 @@ class SourceList:
                 )
         if not sources:
             raise ConfigurationError("a list of sources needs at least one")
+        if len({id(source) for source in sources}) < len(sources):
+            raise ConfigurationError("a list of sources holds the same object twice")
         self._parts = dict(enumerate(sources))
 
     def __repr__(self) -> str:
@@ -61,13 +64,22 @@ class SourceList:
         return [self._keys(number)[0] for number in self._parts]
 
     def only(self, partitions: Sequence[str]) -> SourceList:
-        """Return the same source with only some of the partitions, which keep their keys."""
-        part = SourceList(list(self._parts.values()))
-        part._parts = {
-            number: source
-            for number, source in self._parts.items()
-            if self._keys(number)[0] in partitions
-        }
+        """Return the same source with only some of the partitions, which keep their keys.
+
+        Raises
+        ------
+        ConfigurationError
+            When one of several is live, and may so never let the others have their turn.
+        """
+        numbers = sorted(int(key.rpartition(":")[2]) for key in partitions)
+        part = copy.copy(self)
+        part._parts = {number: self._parts[number] for number in numbers}
+        if part.live and len(numbers) > 1:
+            raise ConfigurationError(
+                f"sources {numbers} of the list would be read one after the other, and one is live "
+                "and may never end: let each have a share of its own "
+                f"(shares={len(self._parts)} or more), or, if all end, make them without live"
+            )
         return part
 
     def __iter__(self) -> Iterator[Block]:

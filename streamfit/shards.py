@@ -6,8 +6,10 @@ the size of a micro-batch. Workers compute shares, and how many workers there ar
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from heapq import heapify, heapreplace
 from typing import Any, TypeAlias
 
 from streamfit.core.sums import cut
@@ -31,10 +33,13 @@ def deal(partitions: Sequence[str], shares: int, dealt: Mapping[str, int] = {}) 
     {'clicks:0': 0, 'clicks:1': 1, 'clicks:2': 0}
     """
     dealing = dict(dealt)
+    held = Counter(dealing.values())
+    fewest = [(held[share], share) for share in range(shares)]
+    heapify(fewest)
     for partition in partitions:
         if partition not in dealing:
-            held = list(dealing.values())
-            dealing[partition] = min(range(shares), key=held.count)
+            n, dealing[partition] = fewest[0]
+            heapreplace(fewest, (n + 1, dealing[partition]))
     return dealing
 
 
@@ -84,7 +89,8 @@ def split(source: Any, shares: int, mode: str) -> Shards:
     Raises
     ------
     ConfigurationError
-        When the source cannot be split.
+        When the source cannot be split, or is a list of more sources than shares, some of them
+        live: one that never ends would keep those from being read that share a share with it.
 
     Examples
     --------
@@ -105,6 +111,13 @@ def split(source: Any, shares: int, mode: str) -> Shards:
         return Shards(SourceList(parts), cuts=False, total=n)
     if isinstance(source, list | tuple) and source and isinstance(source[0], Source):
         source = SourceList(source)
+    if isinstance(source, SourceList) and source.live and len(source.partitions()) > shares:
+        n = len(source.partitions())
+        raise ConfigurationError(
+            f"the list holds {n} sources, some of them live, for shares={shares}: a live source "
+            "may never end, and what follows it in its share would never be read. Take "
+            f"shares={n} or more; or, if all end, make them without live"
+        )
     if not isinstance(source, Splits) or not isinstance(source, Source):
         raise ConfigurationError(
             f"a {type(source).__name__} cannot be split among workers: pass an ArraySource, a "

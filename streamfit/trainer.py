@@ -15,7 +15,7 @@ from streamfit.checkpoint import Checkpointer
 from streamfit.core.learner import LAST_BATCH
 from streamfit.core.validation import check_choice, check_flag, check_integer, check_real
 from streamfit.dead_letters import DeadLetters
-from streamfit.errors import ConfigurationError
+from streamfit.errors import ConfigurationError, shown
 from streamfit.evaluation import Evaluation
 from streamfit.monitors import Monitors
 from streamfit.report import Progress, TrainingReport
@@ -126,9 +126,7 @@ class Trainer:
         self.max_samples = (
             None if max_samples is None else check_integer("max_samples", max_samples, minimum=0)
         )
-        self.callbacks = list(callbacks)
-        if not all(callable(one) or isinstance(one, Monitor) for one in self.callbacks):
-            raise ConfigurationError("callbacks must be functions of a Progress, or monitors")
+        self.callbacks = _callbacks(callbacks)
         self.monitors = Monitors(self.callbacks, model)
         self.progress = check_flag("progress", progress)
         self.monitor = None if monitor is None else _web_monitor(monitor)
@@ -169,6 +167,22 @@ class Trainer:
             When `monitor` cannot listen on its address; nothing has happened then.
         """
         return Run(self).run()
+
+
+def _callbacks(callbacks: Any) -> list[Any]:
+    """Return callbacks as a list, if that is what they are."""
+    if not isinstance(callbacks, Iterable):
+        raise ConfigurationError(
+            "callbacks must be a list of functions of a Progress, or of monitors, not "
+            f"{shown(callbacks)}"
+        )
+    found = list(callbacks)
+    for one in found:
+        if not callable(one) and not isinstance(one, Monitor):
+            raise ConfigurationError(
+                f"callbacks must be functions of a Progress, or monitors; {shown(one)} is neither"
+            )
+    return found
 
 
 def _web_monitor(monitor: str | WebMonitor) -> WebMonitor:

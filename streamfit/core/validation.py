@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import numbers
 
-from streamfit.errors import ConfigurationError
+from streamfit.errors import ConfigurationError, shown
 
 __all__ = ["check_choice", "check_flag", "check_integer", "check_real"]
 
@@ -34,10 +34,12 @@ def check_real(
     return number
 
 
-def check_integer(name: str, value: object, *, minimum: int) -> int:
-    """Return `value` as an int >= minimum that a 64-bit register holds."""
+def check_integer(name: str, value: object, *, minimum: int, maximum: int = 2**63 - 1) -> int:
+    """Return `value` as an int in [minimum, maximum], which a 64-bit register holds."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < minimum:
         raise ConfigurationError(f"{name} must be an integer >= {minimum}, not {value!r}")
+    if maximum < 2**63 - 1 and int(value) > maximum:
+        raise ConfigurationError(f"{name} must be an integer <= {maximum:,}, not {shown(value)}")
     if int(value) >= 2**63:
         raise ConfigurationError(f"{name} must be an integer < 2**63")
     return int(value)

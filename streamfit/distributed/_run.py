@@ -23,7 +23,7 @@ from streamfit.distributed._local import LocalRounds
 from streamfit.distributed._messages import Done
 from streamfit.distributed._synchronous import SynchronousRounds
 from streamfit.distributed._workers import Abandoned, WorkerLost
-from streamfit.errors import CheckpointMismatchError, StreamfitError
+from streamfit.errors import CheckpointMismatchError, ConfigurationError, StreamfitError
 from streamfit.shards import Dealing, Shards, deal, split
 from streamfit.types import Action, Position, Splits
 
@@ -126,7 +126,13 @@ class ShareRun(Run):
         self._n_shares = int(shares["n"])
         self._dealing = {str(key): int(share) for key, share in shares.get("of", {}).items()}
         self._recorded = shares
-        self._shards = split(self.plan.given_source, self._n_shares, mode)
+        try:
+            self._shards = split(self.plan.given_source, self._n_shares, mode)
+        except ConfigurationError as error:
+            raise CheckpointMismatchError(
+                f"checkpoint {saved.number} in {self._directory} is of shares={self._n_shares}, "
+                f"which cannot change, and {error}; in another directory"
+            ) from error
         if not self._shards.cuts and shares.get("rows") != self._shards.total:
             raise CheckpointMismatchError(
                 f"checkpoint {saved.number} in {self._directory} is of shares of an array of "

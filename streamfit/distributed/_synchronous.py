@@ -138,8 +138,11 @@ class SynchronousRounds:
             return {}
         left = min(total, room)
         taken = dict.fromkeys(self._shares, 0)
+        model = self._run.model
+        first = (model.n_updates + model.n_refused) % len(self._shares)
+        in_turn = self._shares[first:] + self._shares[:first]  # small batches begin with another
         while left:
-            open_ = [share for share in self._shares if waiting[share] > taken[share]]
+            open_ = [share for share in in_turn if waiting[share] > taken[share]]
             for share, fair in zip(open_, cut(left, len(open_)), strict=True):
                 n = min(fair, waiting[share] - taken[share])
                 taken[share] += n

@@ -21,7 +21,8 @@ from streamfit.types import Learner, Monitor
 
 __all__ = ["RayTrainer", "ShareTrainer"]
 
-_SECONDS = re.compile(r"(\d+(?:\.\d+)?|\.\d+) ?s")
+_SECONDS = re.compile(r"([0-9]+(?:\.[0-9]+)?|\.[0-9]+) ?s")
+_MOST = 10_000  # workers, and shares: ten times what docs/scaling.md says can work together
 
 
 class ShareTrainer(Trainer):
@@ -57,12 +58,14 @@ class ShareTrainer(Trainer):
         **options: Any,
     ) -> None:
         self._load()
-        self.workers = check_integer("workers", workers, minimum=1)
+        self.workers = check_integer("workers", workers, minimum=1, maximum=_MOST)
         self.mode = check_choice("mode", mode, MODES)
         self.sync_batches, self.sync_seconds = _sync_every(sync_every, mode)
-        self.given_shares = None if shares is None else check_integer("shares", shares, minimum=1)
-        self.shares = self.workers if shares is None else shares
-        self.worker_timeout = check_real("worker_timeout", worker_timeout, positive=True)
+        self.given_shares = (
+            None if shares is None else check_integer("shares", shares, minimum=1, maximum=_MOST)
+        )
+        self.shares = self.given_shares or self.workers
+        self.worker_timeout = check_real("worker_timeout", worker_timeout, minimum=1.0)
         self.max_restarts = check_integer("max_restarts", max_restarts, minimum=0)
         self.given_source = source
         self.shards = split(source, self.shares, mode)
@@ -139,7 +142,7 @@ class RayTrainer(ShareTrainer):
         An `ArraySource` (rows), a `KafkaSource` (partitions), or a list of sources (one file each,
         say), each of which is a partition.
     workers
-        How many actors. Each takes one of the cluster's CPUs.
+        How many actors, up to 10,000. Each takes one of the cluster's CPUs.
     mode
         `"synchronous"`: each micro-batch is cut into shares, whose gradients are summed apart, put
         together in the order of the shares, and applied by everybody. It is `fit_offline` with
@@ -150,11 +153,12 @@ class RayTrainer(ShareTrainer):
         for bit.
     sync_every
         In `local` mode: micro-batches of each share between two averages; or a time, such as
-        `"0.5s"`, and then what is learned depends on how fast everybody was.
+        `"0.5s"` (at least a millisecond), and then what is learned depends on how fast everybody
+        was.
     shares
-        How many shares; by default, and at the first start, as many as workers.
+        How many shares, up to 10,000; by default, and at the first start, as many as workers.
     worker_timeout
-        Seconds after which a worker that answers nothing is killed and replaced.
+        Seconds, at least 1, after which a worker that answers nothing is killed and replaced.
     max_restarts
         How many workers may be lost before the run gives up.
     **options
@@ -203,7 +207,7 @@ def _sync_every(value: object, mode: str) -> tuple[int | None, float | None]:
             )
         return None, None
     if isinstance(value, str) and (match := _SECONDS.fullmatch(value)):
-        return None, check_real("sync_every", float(match[1]), positive=True)
+        return None, check_real("sync_every", float(match[1]), minimum=0.001)
     if value is None or isinstance(value, str):
         raise ConfigurationError(
             'mode="local" needs sync_every: a number of updates, or a time such as "0.5s"; not '

@@ -235,3 +235,29 @@ def test_actors_read_their_partitions(
     ).run()
     assert report.n_samples == 600
     check_journal(tmp_path, 600, source_of(kafka, topic))
+
+
+@EACH_MODE
+@pytest.mark.parametrize("client", ["kafka-python", "confluent-kafka"])
+def test_partitions_of_one_share_take_turns(
+    kafka: LocalKafka, client: str, mode: dict[str, Any]
+) -> None:
+    topic = topic_of(kafka, partitions=3)
+    value = flights(1)[0][1]
+    produce(kafka, topic, [(i % 3 if i < 3000 else 0, value) for i in range(33_000)])
+    short = [f"{topic}:1", f"{topic}:2"]
+    waiting: list[int] = []
+
+    def look(progress: sf.Progress) -> None:
+        if any(progress.position[key] < 1000 for key in short):
+            waiting.append(progress.position[f"{topic}:0"])
+
+    options: dict[str, Any] = {**mode, "sync_every": 50} if "sync_every" in mode else mode
+    report = ShareTrainer(
+        *(sf.LogisticRegression(batch_size=64), source_of(kafka, topic, client=client)),
+        workers=1,
+        callbacks=[look],
+        **options,
+    ).run()
+    assert report.n_samples == 33_000
+    assert waiting[-1] < 16_000, waiting[-1]  # a long partition does not go first

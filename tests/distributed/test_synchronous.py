@@ -144,6 +144,19 @@ def test_partitions_of_any_length_are_learned_whole(
     assert list(report.position.values()) == lengths
 
 
+@given(st.integers(1, 5), st.integers(1, 9), st.integers(0, 20))
+def test_partitions_take_turns_however_small_the_batches(
+    shares: int, batch_size: int, n_batches: int
+) -> None:
+    sources = [sf.ArraySource(*rows(200, seed=i)) for i in range(shares)]
+    model = sf.LogisticRegression(batch_size=batch_size)
+    n = n_batches * batch_size
+    report = ShareTrainer(model, sources, workers=shares, max_samples=n).run()
+    assert report.n_samples == n
+    read = report.position.values()
+    assert max(read) - min(read) <= batch_size
+
+
 @pytest.mark.parametrize(
     ("model", "why"),
     [

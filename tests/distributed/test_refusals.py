@@ -1,0 +1,127 @@
+"""What cannot work is refused at once, in one line that says what to do."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from river import drift
+
+import streamfit as sf
+from streamfit.distributed import ShareTrainer
+from streamfit.errors import CheckpointMismatchError, ConfigurationError
+from streamfit.shards import deal
+from streamfit.sources import SourceList
+
+LOCAL: dict[str, Any] = {"mode": "local", "sync_every": 3}
+MODES: list[dict[str, Any]] = [LOCAL, {"mode": "synchronous"}]
+EACH_MODE = pytest.mark.parametrize("mode", MODES, ids=lambda mode: str(mode["mode"]))
+
+
+def rows(n: int = 100) -> sf.ArraySource:
+    X = np.random.default_rng(0).normal(size=(n, 3))
+    return sf.ArraySource(X, X[:, 0] > 0)
+
+
+def endless() -> Iterator[Any]:
+    for i in itertools.count():
+        yield np.array([i % 7, i % 5, i % 3]) / 7, i % 2 == 0
+
+
+def trainer(source: Any = None, **options: Any) -> ShareTrainer:
+    source = rows() if source is None else source
+    options = {"workers": 1, **({} if "mode" in options else LOCAL), **options}
+    return ShareTrainer(sf.LogisticRegression(), source, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"sync_every": "٣s"}, "sync_every: a number of updates, or a time"),
+        ({"sync_every": "1e-3s"}, "sync_every: a number of updates, or a time"),
+        ({"sync_every": "0.0001s"}, "sync_every must be a finite number >= 0.001"),
+        ({"sync_every": "9" * 400 + "s"}, "sync_every must be a finite number"),
+        ({"worker_timeout": 1e-9}, r"worker_timeout must be a finite number >= 1\.0"),
+        ({"worker_timeout": float("inf")}, "worker_timeout must be a finite number"),
+        ({"shares": 10**7}, r"shares must be an integer <= 10,000, not 10000000"),
+        ({"workers": 10**7}, r"workers must be an integer <= 10,000, not 10000000"),
+        ({"workers": 10**5000}, "workers must be an integer <= 10,000, not <int that cannot"),
+        ({"shares": 0}, "shares must be an integer >= 1"),
+        ({"shares": True}, "shares must be an integer >= 1"),
+        ({"max_restarts": -1}, "max_restarts must be an integer >= 0"),
+        ({"callbacks": 1}, "callbacks must be a list of functions of a Progress.*, not 1"),
+        ({"callbacks": None}, "callbacks must be a list of functions of a Progress.*, not None"),
+        ({"callbacks": print}, "callbacks must be a list of .*, not <built-in function print>"),
+        ({"callbacks": [print, 3]}, "callbacks must be functions of .*; 3 is neither"),
+        (
+            {"callbacks": [sf.DriftMonitor(drift.ADWIN())]},
+            "callbacks: a monitor acts between two samples",
+        ),
+        ({"last_batch": "carry"}, 'last_batch="carry" leaves samples pending'),
+    ],
+)
+def test_arguments(options: dict[str, Any], why: str) -> None:
+    began = time.monotonic()
+    with pytest.raises(ConfigurationError, match=why):
+        trainer(**options)
+    assert time.monotonic() - began < 1
+
+
+@pytest.mark.parametrize("callbacks", [1, None, print, [3]])
+def test_callbacks_of_a_plain_trainer(callbacks: Any) -> None:
+    with pytest.raises(ConfigurationError, match="callbacks must be"):
+        sf.Trainer(sf.LogisticRegression(), rows(), callbacks=callbacks)
+
+
+def test_as_many_shares_as_are_allowed_are_dealt_in_no_time() -> None:
+    began = time.monotonic()
+    partitions = [f"topic:{i}" for i in range(100_000)]
+    dealing = deal(partitions, 10_000, {"topic:0": 7})
+    assert dealing["topic:0"] == 7
+    assert {list(dealing.values()).count(share) for share in (0, 7, 9_999)} == {10}
+    assert [dealing[key] for key in partitions[1:10]] == [0, 1, 2, 3, 4, 5, 6, 8, 9]
+    assert time.monotonic() - began < 5
+
+
+# ---- sources that never end
+
+
+@EACH_MODE
+def test_a_live_source_keeps_no_other_from_its_turn(mode: dict[str, Any]) -> None:
+    def sources(n: int) -> list[Any]:
+        live = sf.IterableSource(endless, live=True)
+        return [live, *(rows() for _ in range(n - 1))]
+
+    with pytest.raises(ConfigurationError, match=r"3 sources, some of them live.*shares=3 or more"):
+        trainer(sources(3), shares=2, **mode)
+    with pytest.raises(ConfigurationError, match=r"2 sources, some of them live"):
+        trainer(SourceList(sources(2)), **mode)
+    report = trainer(sources(3), shares=3, max_samples=2000, **mode).run()
+    assert report.n_samples == 2000
+    assert report.position["samples:1"] == report.position["samples:2"] == 100
+
+
+@EACH_MODE
+def test_a_source_that_joins_a_list_of_live_ones_is_refused(
+    mode: dict[str, Any], tmp_path: Path
+) -> None:
+    def train(n: int) -> sf.TrainingReport:
+        sources = [sf.IterableSource(endless, live=True) for _ in range(n)]
+        checkpoint = sf.Checkpointer(tmp_path)
+        return trainer(sources, workers=n, max_samples=100, checkpoint=checkpoint, **mode).run()
+
+    assert train(2).n_samples == 100
+    told = "is of shares=2, which cannot change, and the list holds 3 sources, some of them live"
+    with pytest.raises(CheckpointMismatchError, match=told):
+        train(3)
+
+
+def test_a_source_is_no_other_one() -> None:
+    source = rows()
+    with pytest.raises(ConfigurationError, match="the same object twice"):
+        trainer([source, source], workers=2)
