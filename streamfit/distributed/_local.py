@@ -53,7 +53,11 @@ class LocalRounds:
             if limits.keys() & set(mine)
         }
         answers: dict[int, Done] = run.crew.ask(
-            "train", arguments, run.is_live, can_end=run.is_live or run.plan.sync_batches is None
+            "train",
+            arguments,
+            run.is_live,
+            can_end=run.is_live or run.plan.sync_batches is None,
+            again=run.beginning,
         )
         ended.update(share for share, done in answers.items() if done.ended)
         if not any(done.entries for done in answers.values()):

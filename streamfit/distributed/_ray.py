@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 from streamfit.distributed._messages import Settings
+from streamfit.distributed._sendable import why_not_sendable
 from streamfit.distributed._workers import Worker, WorkerLost
-from streamfit.errors import ConfigurationError, MissingDependencyError, StreamfitError
+from streamfit.errors import (
+    ConfigurationError,
+    MissingDependencyError,
+    StreamfitError,
+    WorkerError,
+)
 
 try:
     import ray
@@ -26,28 +34,65 @@ _SMALL = 1 << 16  # bytes; the object store takes milliseconds, an argument does
 
 @contextmanager
 def session(workers: int) -> Iterator[None]:
-    """Make sure that there is a Ray: start a local one, and end it, unless there is one already.
+    """Make sure that there is a Ray, unless there is one already, and end then what was begun.
 
     Parameters
     ----------
     workers
         CPUs that a local one needs, by Ray's counting.
+
+    Raises
+    ------
+    WorkerError
+        When there is none to be had.
     """
     if ray.is_initialized():
         yield
         return
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    with _on_loopback():
-        ray.init(
-            num_cpus=workers,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level="ERROR",
+    address = os.environ.get("RAY_ADDRESS") or "local"
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    with _on_loopback() if address == "local" else nullcontext():
+        try:
+            with _signals_kept():
+                if address == "local":
+                    ray.init("local", num_cpus=workers, include_dashboard=False, **quiet)
+                else:
+                    ray.init(address, **quiet)
+        except Exception as error:  # Ray has no error of its own for it
+            ray.shutdown()
+            raise WorkerError(_no_ray(address, error)) from error
+        try:
+            yield
+        finally:
+            with _signals_kept():
+                ray.shutdown()
+
+
+def _no_ray(address: str, error: Exception) -> str:
+    reason = _first_line(error)
+    if address == "local":
+        return (
+            f"no local Ray could be started ({reason}): look whether there is room on the disk, "
+            "in /tmp and in /dev/shm, or call ray.init yourself before"
         )
+    return (
+        f"the cluster of RAY_ADDRESS={address!r} cannot be connected to ({reason}): correct it; "
+        "or unset it, and a Ray is started here"
+    )
+
+
+@contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Put back the handlers of signals, for Ray installs one for SIGTERM and leaves it there."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # where nobody can install one
+        return
+    before = signal.getsignal(signal.SIGTERM)
     try:
         yield
     finally:
-        ray.shutdown()
+        if before is not None:  # None: not installed from Python
+            signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
@@ -55,15 +100,20 @@ def _on_loopback() -> Iterator[None]:
     """Let a Ray that is started here listen on 127.0.0.1 alone, unless the user has said more.
 
     Ray has only this variable for it, and has read it already when somebody imported it before us.
+    Nor does it tell anybody how it is used.
     """
-    if os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0") != "0":
-        yield
-        return
-    before, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
+    wanted = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+    missing = {name: value for name, value in wanted.items() if name not in os.environ}
+    os.environ.update(missing)
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    if os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] == "0":
+        ray_constants.ENABLE_RAY_CLUSTER = False
     try:
         yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
+        for name in missing:
+            os.environ.pop(name, None)
 
 
 class _Actor(Worker):
@@ -98,6 +148,11 @@ class RayPool:
         """Ask Ray for an actor; it is made when a CPU is free."""
         self.actors[worker] = self._actor.remote(self._settings)
 
+    def room(self) -> tuple[float, float]:
+        """Count the cluster's CPUs: in all, and those that are free."""
+        total, free = ray.cluster_resources(), ray.available_resources()
+        return total.get("CPU", 0.0), free.get("CPU", 0.0)
+
     def put(self, value: Any, size: int | None = None) -> Any:
         """Put a value into the object store, once for all workers of a machine, if it is large.
 
@@ -105,16 +160,23 @@ class RayPool:
         ------
         ConfigurationError
             When it cannot be sent to another process.
+        WorkerError
+            When Ray has no room for it.
         """
         if size is not None and size <= _SMALL:
             return value
         try:
             return ray.put(value)
-        except TypeError as error:
-            raise ConfigurationError(
-                f"{value!r:.80} cannot be sent to a worker: {error}; of an iterable, pass the "
-                "function that makes it"
+        except ray.exceptions.RayError as error:
+            raise WorkerError(
+                f"Ray cannot take in the {type(value).__name__} that workers need "
+                f"({_first_line(error)}): give it a larger object store, "
+                "ray.init(object_store_memory=...)"
             ) from error
+        except Exception:  # whatever pickling a user's object raises
+            name = "model" if isinstance(value, Settings) else "source"
+            told = why_not_sendable(name, value, ray.cloudpickle.dumps)
+            raise ConfigurationError(told) from None
 
     def call(self, worker: int, method: str, *arguments: Any) -> Any:
         """Call a method of an actor."""
@@ -133,8 +195,9 @@ class RayPool:
             except ray.exceptions.RayTaskError as error:
                 raise _cause(error) from None
             except (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError) as error:
-                reason = str(error).partition("\n")[0]
-                raise WorkerLost(workers[ref], reason) from None
+                if getattr(error, "actor_init_failed", False):
+                    raise WorkerError(_no_worker(error)) from None
+                raise WorkerLost(workers[ref], _first_line(error)) from None
         return answers
 
     def stop(self, worker: int) -> None:
@@ -156,3 +219,16 @@ def _cause(error: Any) -> Exception:
         return cause
     found: Exception = error.as_instanceof_cause()
     return found
+
+
+def _no_worker(error: Exception) -> str:
+    return (
+        f"workers cannot begin: {str(error).strip().splitlines()[-1]:.200}. They need the packages "
+        "and modules that the driver has: install them everywhere, or send them along, "
+        "ray.init(runtime_env=...)"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    """Return what an error says, without the report that Ray adds."""
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]:.200}"

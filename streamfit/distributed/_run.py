@@ -165,6 +165,10 @@ class ShareRun(Run):
             positions[share][key] = self._position[key]
         return positions
 
+    def beginning(self, worker: int) -> tuple[Any, ...]:
+        """Return what a worker has to be told to begin where the model is."""
+        return self.crew.beginning(worker, self._sources, self._positions())
+
     # ---- rounds
 
     def _train(self) -> None:

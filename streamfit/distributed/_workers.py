@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -109,6 +110,9 @@ class Pool(Protocol):
     def start(self, worker: int) -> None:
         """Start a worker, in the place of the one that had its number."""
 
+    def room(self) -> tuple[float, float]:
+        """Count the places for workers: in all, and those that are free."""
+
     def put(self, value: Any, size: int | None = None) -> Any:
         """Make a value ready to be sent to several workers.
 
@@ -161,6 +165,10 @@ class Here:
         """Make a worker."""
         self.stop(worker)
         self._workers[worker] = Worker(self._settings)
+
+    def room(self) -> tuple[float, float]:
+        """Say that there is always room."""
+        return math.inf, math.inf
 
     def put(self, value: Any, size: int | None = None) -> Any:
         """Return the value itself."""

@@ -114,7 +114,10 @@ class ShareTrainer(Trainer):
         Raises
         ------
         WorkerError
-            When more than `max_restarts` workers were lost; what came before is saved.
+            When more than `max_restarts` workers were lost, or there is no Ray or no CPU for them;
+            what came before is saved.
+        ConfigurationError
+            When model or source cannot be sent to another process.
         StreamfitError
             As `Trainer.run` does.
         """
@@ -158,7 +161,9 @@ class RayTrainer(ShareTrainer):
     shares
         How many shares, up to 10,000; by default, and at the first start, as many as workers.
     worker_timeout
-        Seconds, at least 1, after which a worker that answers nothing is killed and replaced.
+        Seconds, at least 1, after which a worker that answers nothing is killed and replaced. Also
+        how long to wait for a CPU: a cluster with fewer than workers is told of at once (log line
+        `cpus_missing`), and ends the run after this time, unless it has grown.
     max_restarts
         How many workers may be lost before the run gives up.
     **options
@@ -175,8 +180,9 @@ class RayTrainer(ShareTrainer):
 
     Notes
     -----
-    `ray.init` is yours to call. Without it, a local Ray with a CPU for each worker is started for
-    the run.
+    `ray.init` is yours to call. Without it, the cluster that the environment variable
+    `RAY_ADDRESS` names is used; and without that, a local Ray with a CPU for each worker is started
+    for the run.
 
     The model, position, checkpoint, journal, dead letters, metrics and monitor are the driver's,
     and change between two rounds only. So whoever is killed, driver or worker, costs the round

@@ -149,6 +149,40 @@ def test_a_stopped_worker_is_replaced(ray: Any, caplog: pytest.LogCaptureFixture
     assert report.digest == straight(MODES[0])
 
 
+def test_a_lost_worker_costs_the_others_nothing_of_a_long_round(
+    ray: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    def slow(n: int) -> Callable[[], Iterator[Any]]:
+        def samples() -> Iterator[Any]:
+            import time
+
+            for i in range(n):
+                time.sleep(0.01)
+                yield {"x": i % 7 / 7}, i % 2 == 0
+
+        return samples
+
+    def trainer(kind: type[ShareTrainer]) -> ShareTrainer:
+        sources = [sf.IterableSource(slow(800)), sf.IterableSource(slow(50))]
+        return kind(sf.LogisticRegression(), sources, workers=2, mode="local", sync_every=800)
+
+    began: list[float] = []
+
+    class Timed(Watched):
+        def hook(self, happened: str, processes: dict[int, int]) -> None:
+            if happened == "asked train" and not began:
+                began.append(time.monotonic())
+                time.sleep(0.3)
+                os.kill(processes[1], signal.SIGKILL)
+
+    report = trainer(Timed).run()
+    seconds = time.monotonic() - began[0]
+    print(f"{seconds:.1f} s with a worker lost in a round of {800 * 0.01:.0f} s")
+    assert "event=worker_lost worker=1" in caplog.text
+    assert report.n_samples == 850
+    assert seconds < 1.6 * 8  # twice, if the other one had to begin anew
+
+
 @some("local")
 def test_a_killed_driver_resumes_with_other_workers(
     ray: Any, mode: dict[str, Any], tmp_path: Path

@@ -73,6 +73,31 @@ def test_lost_workers_change_nothing(mode: dict[str, Any]) -> None:
     assert failing.position == straight.position
 
 
+def test_the_others_go_on_while_a_lost_worker_is_replaced() -> None:
+    called: list[tuple[int, str]] = []
+
+    class Noting(Failing):
+        def call(self, worker: int, method: str, *arguments: Any) -> Any:
+            called.append((worker, method))
+            return super().call(worker, method, *arguments)
+
+    class Trainer(ShareTrainer):
+        def open_pool(self, settings: Any) -> Any:
+            return Noting(settings, 19)
+
+    straight = ShareTrainer(model(), sources(), workers=3, **LOCAL).run()
+    report = Trainer(model(), sources(), workers=3, max_restarts=1000, **LOCAL).run()
+    assert report.digest == straight.digest
+    begun = [worker for worker, method in called if method == "begin"]
+    assert begun[:3] == [0, 1, 2]
+    assert len(begun) > 4
+    for i, (worker, method) in enumerate(called):
+        if method == "begin" and i > 2:  # nobody else was asked anew
+            asked = [other for other, method in called[i + 1 :] if method == "train"]
+            assert asked[0] == worker
+            assert called[i - 1][1] == "train"
+
+
 def test_too_many_lost_workers_end_the_run(tmp_path: Path) -> None:
     trainer = FailingTrainer(
         *(model(), sources()),
