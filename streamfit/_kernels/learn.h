@@ -232,6 +232,7 @@ SF_INLINE int F(learn_four)(sf_linear *m, const REAL *x, int64_t n, const double
         F(count)(m, weight, slope + r, 1);
         if (m->noise.now) F(measure)(m, (F(row)){x + r * n, NULL, n}, weight, slope + r, 1);
     }
+    F(ask_for_four)(x + 4 * n, n);
     F(accumulate_four)(m, x, n, slope, first);
     return 1;
 }
