@@ -11,7 +11,7 @@ FLAGS = ["-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
 
 HEADERS = sorted(str(path) for path in Path("streamfit/_kernels").glob("*.h"))
 MODULES = [
-    *("features", "formulas", "hashing", "tables"),
+    *("features", "formulas", "hashing", "records", "tables"),
     *("memory", "state", "samples", "learning", "linear"),
 ]
 

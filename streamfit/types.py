@@ -24,6 +24,7 @@ __all__ = [
     "DescribesItself",
     "FeatureName",
     "FloatArray",
+    "HoldsTable",
     "KeepsState",
     "Label",
     "Learner",
@@ -127,6 +128,22 @@ class Block:
     def key(self) -> str:
         """Key of this block's partition in a `Position`."""
         return f"{self.source}:{self.partition}"
+
+
+@runtime_checkable
+class HoldsTable(Protocol):
+    """Mappings of a block that are the rows of a table, too; a learner may take that instead.
+
+    All have the same names, in the same order. To look at one as a mapping may cost more.
+    """
+
+    @property
+    def table(self) -> FloatArray | None:
+        """The numbers, of shape (n, n_features); None once a mapping was handed out."""
+
+    @property
+    def names(self) -> Sequence[FeatureName]:
+        """The names of the columns."""
 
 
 @runtime_checkable
@@ -353,7 +370,7 @@ class DecodesMany(Protocol):
 
     def decode_many(
         self, values: Sequence[bytes | None]
-    ) -> tuple[list[Any], list[Any], list[float] | None] | None:
+    ) -> tuple[Sequence[Any], list[Any], list[float] | None] | None:
         """Decode records, to exactly what decoding each of them gives.
 
         Returns

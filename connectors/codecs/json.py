@@ -8,6 +8,8 @@ from typing import Any
 import orjson
 
 from connectors.codecs._fields import Fields, bound, kind_of
+from connectors.codecs._same_records import TabledSamples, pattern_of
+from streamfit._kernels.records import SameRecords
 from streamfit.errors import DecodeError
 
 __all__ = ["JSONDecoder"]
@@ -73,6 +75,8 @@ class JSONDecoder:
         self.fields = Fields(target, weight, features, labelled)
         self.max_bytes = bound("max_bytes", max_bytes)
         self.max_fields = bound("max_fields", max_fields)
+        self._pattern: tuple[SameRecords, list[str]] | None = None  # of the latest records that were read into a table
+        self._n_tabled = self._n_parsed_again = 0
 
     def __repr__(self) -> str:
         return f"JSONDecoder({self.fields})"
@@ -104,11 +108,18 @@ class JSONDecoder:
 
     def decode_many(
         self, values: Sequence[bytes | None]
-    ) -> tuple[list[Any], list[Any], list[float] | None] | None:
-        """Decode records together, in half the time; see `DecodesMany`."""
+    ) -> tuple[Sequence[Any], list[Any], list[float] | None] | None:
+        """Decode records together, in a fraction of the time; see `DecodesMany`.
+
+        Records that differ in their numbers alone are read straight into a table, and become
+        dicts when somebody asks for one. Once more are asked for than every other one, they are
+        parsed as dicts at once.
+        """
         its_own_way = type(self).__call__ is not JSONDecoder.__call__  # a subclass
         if its_own_way or not values or not self.fields.labelled:
             return None
+        if 2 * self._n_parsed_again <= self._n_tabled and (tabled := self._read_table(values)):
+            return tabled
         if None in values or max(map(len, values)) > self.max_bytes:  # type: ignore[arg-type]
             return None
         try:
@@ -127,3 +138,34 @@ class JSONDecoder:
         if names is not None:
             xs = [{name: x[name] for name in names if name in x} for x in xs]
         return xs, ys, ws
+
+    def _read_table(
+        self, values: Sequence[bytes | None]
+    ) -> tuple[Sequence[Any], list[Any], list[float] | None] | None:
+        """Read records that are all like the first one; None if they are not."""
+        first = values[0]
+        if self._pattern is None or self._pattern[0].read([first], self.max_bytes) is None:
+            self._pattern = self._pattern_of(first)
+        if self._pattern is None:
+            return None
+        reader, names = self._pattern
+        read = reader.read(values, self.max_bytes)
+        if read is None:
+            return None
+        table, ys, ws = read
+        self._n_tabled += len(ys)
+        xs = TabledSamples(table, names, values, self._parse_again)
+        return xs, ys, None if self.fields.weight is None else ws
+
+    def _pattern_of(self, value: bytes | None) -> tuple[SameRecords, list[str]] | None:
+        try:
+            x = orjson.loads(value or b"")
+        except orjson.JSONDecodeError:
+            return None
+        if value is None or type(x) is not dict or len(x) > self.max_fields:
+            return None
+        return pattern_of(value, x, self.fields)
+
+    def _parse_again(self, value: bytes | None) -> dict[str, Any]:
+        self._n_parsed_again += 1
+        return self(value)[0]

@@ -8,6 +8,7 @@ kernel's own methods, for a Python call costs more than a small sample's arithme
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -19,7 +20,7 @@ from streamfit.core import frames, sparse
 from streamfit.core.model import LinearModel
 from streamfit.core.validation import check_choice
 from streamfit.errors import BadSampleError, SourceError
-from streamfit.types import Block, FloatArray, Label
+from streamfit.types import Block, FeatureName, FloatArray, HoldsTable, Label
 
 __all__ = ["LAST_BATCH", "LinearLearner"]
 
@@ -134,12 +135,44 @@ class LinearLearner(LinearModel):
                 self._learn_sparse(block, start, stop, predictors)
             elif isinstance(block.x, np.ndarray):
                 self._learn_array(block, start, stop, predictors)
+            elif isinstance(block.x, HoldsTable):
+                self._learn_held(block, block.x, start, stop, predictors)
             else:
                 self._learn_samples(block.x, block.y, block.w, start, stop, predictors)
         except BadSampleError as error:
             i = start + self.n_samples - before
             offset = block.offsets[i] if i < len(block.offsets) else i
             raise error.at(block.source, block.partition, offset) from None
+
+    def _learn_held(
+        self, block: Block, x: HoldsTable, start: int, stop: int, predictors: FloatArray | None
+    ) -> None:
+        """Learn mappings from the table that they are rows of.
+
+        The first sample with new names is learned as a mapping, and so is whatever the table's way
+        refuses: that names what is wrong.
+        """
+        table = x.table
+        if table is not None and start < stop and not self._has_columns_of(x.names):
+            self._learn_samples(block.x, block.y, block.w, start, start + 1, predictors)
+            start += 1
+        if table is not None and self._has_columns_of(x.names):
+            before = self.n_samples
+            try:
+                rows = Block(table, block.y, block.w, features=x.names)
+                self._learn_array(rows, start, stop, predictors)
+                return
+            except BadSampleError:
+                start += self.n_samples - before
+        self._learn_samples(block.x, block.y, block.w, start, stop, predictors)
+
+    def _has_columns_of(self, names: Sequence[FeatureName]) -> bool:
+        """Say whether all names are known, and not so few of all that sparse rows are better."""
+        return (
+            self.hashing is None
+            and 0 < len(self.index) <= 4 * len(names)
+            and all(name in self.index for name in names)
+        )
 
     def _learn_array(
         self, block: Block, start: int, stop: int, predictors: FloatArray | None
