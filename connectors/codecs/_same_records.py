@@ -10,16 +10,16 @@ from connectors.codecs._fields import Fields
 from streamfit._kernels.records import LABEL, NOTHING, WEIGHT, SameRecords
 from streamfit.types import FloatArray
 
-__all__ = ["TabledSamples", "pattern_of"]
+__all__ = ["TabledSamples", "reader_of"]
 
 # in a flat object a text is a name where a colon follows
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"(?P<colon>\s*:)?|-?\d[-+.\deE]*|true|false|null')
 
 
-def pattern_of(
+def reader_of(
     record: bytes, x: dict[str, Any], fields: Fields
 ) -> tuple[SameRecords, list[str]] | None:
-    """Return the reader of records like this one, and the names of its table's columns.
+    """Make the reader of records like this one; return it and the names of its table's columns.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ def pattern_of(
     Returns
     -------
     tuple or None
-        None when such records are no rows of a table: of features that are no numbers, of nested values.
+        None when they are no rows of a table: a feature is no number, a value is nested.
     """
     if fields.target not in x or (fields.weight is not None and fields.weight not in x):
         return None

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import orjson
 
 from connectors.codecs._fields import Fields, bound, kind_of
-from connectors.codecs._same_records import TabledSamples, pattern_of
+from connectors.codecs._same_records import TabledSamples, reader_of
 from streamfit._kernels.records import SameRecords
 from streamfit.errors import DecodeError
 
 __all__ = ["JSONDecoder"]
+
+_Columns: TypeAlias = tuple[Sequence[Any], list[Any], list[float] | None]
 
 
 class JSONDecoder:
@@ -75,7 +77,8 @@ class JSONDecoder:
         self.fields = Fields(target, weight, features, labelled)
         self.max_bytes = bound("max_bytes", max_bytes)
         self.max_fields = bound("max_fields", max_fields)
-        self._pattern: tuple[SameRecords, list[str]] | None = None  # of the latest records that were read into a table
+        # reads the latest records that were alike, and the names of its columns
+        self._alike: tuple[SameRecords, list[str]] | None = None
         self._n_tabled = self._n_parsed_again = 0
 
     def __repr__(self) -> str:
@@ -106,20 +109,52 @@ class JSONDecoder:
             raise DecodeError(f"{len(x)} fields, at most {self.max_fields} are taken")
         return self.fields.split(x)
 
-    def decode_many(
-        self, values: Sequence[bytes | None]
-    ) -> tuple[Sequence[Any], list[Any], list[float] | None] | None:
+    def decode_many(self, values: Sequence[bytes | None]) -> _Columns | None:
         """Decode records together, in a fraction of the time; see `DecodesMany`.
 
-        Records that differ in their numbers alone are read straight into a table, and become
-        dicts when somebody asks for one. Once more are asked for than every other one, they are
-        parsed as dicts at once.
+        Records that are alike but for their numbers are read straight into a table, and become
+        dicts where somebody looks at one. Whoever looks at most of them gets dicts at once.
         """
         its_own_way = type(self).__call__ is not JSONDecoder.__call__  # a subclass
         if its_own_way or not values or not self.fields.labelled:
             return None
-        if 2 * self._n_parsed_again <= self._n_tabled and (tabled := self._read_table(values)):
-            return tabled
+        return self._read_table(list(values)) or self._parse_all(values)
+
+    def _read_table(self, values: list[bytes | None]) -> _Columns | None:
+        """Read records that are all like the first one; None if they are not."""
+        if 2 * self._n_parsed_again > self._n_tabled:
+            return None
+        if self._alike is None or self._alike[0].read(values[:1], self.max_bytes) is None:
+            self._alike = self._like(values[0])
+        if self._alike is None:
+            return None
+        reader, names = self._alike
+        read = reader.read(values, self.max_bytes)
+        if read is None:
+            return None
+        table, ys, ws = read
+        self._n_tabled += len(ys)
+        xs = TabledSamples(table, names, values, self._parse_again)
+        return xs, ys, None if self.fields.weight is None else ws
+
+    def _like(self, value: bytes | None) -> tuple[SameRecords, list[str]] | None:
+        """Return the reader of records like this one, if there is one."""
+        if value is None or len(value) > self.max_bytes:
+            return None
+        try:
+            x = orjson.loads(value)
+        except orjson.JSONDecodeError:
+            return None
+        if type(x) is not dict or len(x) > self.max_fields:
+            return None
+        return reader_of(value, x, self.fields)
+
+    def _parse_again(self, value: bytes | None) -> dict[str, Any]:
+        self._n_parsed_again += 1
+        return self(value)[0]
+
+    def _parse_all(self, values: Sequence[bytes | None]) -> _Columns | None:
+        """Parse records as dicts; None if any of them is to be refused."""
         if None in values or max(map(len, values)) > self.max_bytes:  # type: ignore[arg-type]
             return None
         try:
@@ -138,34 +173,3 @@ class JSONDecoder:
         if names is not None:
             xs = [{name: x[name] for name in names if name in x} for x in xs]
         return xs, ys, ws
-
-    def _read_table(
-        self, values: Sequence[bytes | None]
-    ) -> tuple[Sequence[Any], list[Any], list[float] | None] | None:
-        """Read records that are all like the first one; None if they are not."""
-        first = values[0]
-        if self._pattern is None or self._pattern[0].read([first], self.max_bytes) is None:
-            self._pattern = self._pattern_of(first)
-        if self._pattern is None:
-            return None
-        reader, names = self._pattern
-        read = reader.read(values, self.max_bytes)
-        if read is None:
-            return None
-        table, ys, ws = read
-        self._n_tabled += len(ys)
-        xs = TabledSamples(table, names, values, self._parse_again)
-        return xs, ys, None if self.fields.weight is None else ws
-
-    def _pattern_of(self, value: bytes | None) -> tuple[SameRecords, list[str]] | None:
-        try:
-            x = orjson.loads(value or b"")
-        except orjson.JSONDecodeError:
-            return None
-        if value is None or type(x) is not dict or len(x) > self.max_fields:
-            return None
-        return pattern_of(value, x, self.fields)
-
-    def _parse_again(self, value: bytes | None) -> dict[str, Any]:
-        self._n_parsed_again += 1
-        return self(value)[0]
