@@ -17,6 +17,7 @@ import streamfit as sf
 from benchmarks.blocks import learning_blocks
 from benchmarks.data import arrays, dicts
 from benchmarks.one_by_one import learning
+from connectors import JSONDecoder
 
 __all__ = ["main"]
 
@@ -60,15 +61,21 @@ def dict_nanoseconds(n_features: int) -> float:
     return 1e9 * seconds(learning(logistic(1).learn_one, samples)) / len(samples)
 
 
-def json_nanoseconds(n_features: int) -> tuple[float, float]:
-    """Return what parsing a record costs, and its bytes."""
-    values = [orjson.dumps({**x, "label": y}) for x, y in dicts(2000, n_features)]
+def json_nanoseconds(n_features: int) -> tuple[float, float, float]:
+    """Return what parsing a record costs, what reading it as a row does, and its bytes."""
+    values: list[bytes | None] = [
+        orjson.dumps({**x, "label": y}) for x, y in dicts(2000, n_features)
+    ]
+    decoder = JSONDecoder("label")
 
-    def work() -> None:
+    def parse() -> None:
         for value in values:
-            orjson.loads(value)
+            orjson.loads(value or b"")
 
-    return 1e9 * seconds(work) / len(values), sum(map(len, values)) / len(values)
+    parsed, read = (
+        1e9 * seconds(work) / len(values) for work in (parse, lambda: decoder.decode_many(values))
+    )
+    return parsed, read, sum(len(value or b"") for value in values) / len(values)
 
 
 def row_prediction(
@@ -96,13 +103,14 @@ def main() -> None:
     print(f"  X @ w reads the first cache at   {first / 1e9:6.1f} GB/s")
     few, many = dict_nanoseconds(10), dict_nanoseconds(100)
     a_key = (many - few) / 90
-    parse, size = json_nanoseconds(10)
+    parse, read, size = json_nanoseconds(10)
     a_row = row_nanoseconds(1000, 1, 32)
     print(
         f"  a dict in learn_one              {few - 10 * a_key:6.0f} ns, {a_key:.1f} ns a feature"
     )
     print(f"  a row with one feature           {a_row:6.1f} ns")
     print(f"  {size:.0f} B of JSON, parsed           {parse:6.0f} ns")
+    print(f"  ... read as a row of a table     {read:6.0f} ns")
 
     print("\na row of an array                                   predicted  measured")
     for n_rows, d, batch_size in (
