@@ -39,6 +39,7 @@ QUICK = (
 FIRST = {
     "sparse.h": "tests/properties/test_sparse.py",
     "dicts.h": "tests/properties/test_dicts.py",
+    "decimals.h": "tests/properties/test_decimals.py",
     "noise.h": "tests/properties/test_noise_scale.py",
 }
 """What is likelier for some headers."""

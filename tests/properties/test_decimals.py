@@ -65,6 +65,18 @@ def test_what_repr_writes_is_read_back(number: float) -> None:
 
 @given(texts, st.sampled_from(["", ",", "}", " ", "x", ".", "-"]))
 @example("9007199254740993", "")  # halfway between two doubles
+@example("5233439493906201989e18", "")  # just above halfway
+@example("3031734601361715365e-152", "")  # 64 bits of the power do not decide
+@example("4510614966672127619e-189", "")
+@example("123456789012345678901", "")
+@example("0.1234567890123456789", "")
+@example("1e+5", "")
+@example("2.5", "")
+@example("17976931348623158e293", "")
+@example("1e309", "")
+@example("1e-343", "")
+@example("2e-308", "")
+@example("-0.0", "")
 @example("9007199254740995e22", "")
 @example("18014398509481985e-1", "")
 @example("-0", "")
