@@ -8,10 +8,12 @@ from typing import Any, NamedTuple
 from streamfit._journal_file import REASONS, Entry, Segment, Skipped
 from streamfit.core.learner import LinearLearner
 from streamfit.core.sums import GradientSum
-from streamfit.errors import BadSampleError
+from streamfit.errors import BadSampleError, shown
 from streamfit.types import Block, Position, StateDict
 
 __all__ = ["Done", "Limits", "Refused", "Settings", "Update", "Want"]
+
+_MAX_CHARACTERS = 1 << 14  # of a bad value; dead letters keep fewer
 
 
 @dataclass(frozen=True)
@@ -69,9 +71,19 @@ class Want(NamedTuple):
     start: Position | None = None
 
 
+class _Text:
+    """What a value looks like, which can be sent when the value of a bad sample cannot."""
+
+    def __init__(self, value: object) -> None:
+        self._text = shown(value, _MAX_CHARACTERS)
+
+    def __repr__(self) -> str:
+        return self._text
+
+
 @dataclass(frozen=True)
 class Refused:
-    """A bad sample: a block that holds it alone, and what is wrong with it."""
+    """A bad sample: a block that holds it alone, as text, and what is wrong with it."""
 
     block: Block
     error: BadSampleError
@@ -174,8 +186,8 @@ class Done:
         self.entries.append(Skipped(block.source, block.partition, offset, reason))
         alone = replace(
             block,
-            x=block.x[i : i + 1],
-            y=block.y[i : i + 1],
+            x=[_Text(block.x[i])],
+            y=[_Text(block.y[i])],
             w=None if block.w is None else block.w[i : i + 1],
             offsets=[offset],
             errors={0: error} if i in block.errors else {},

@@ -217,6 +217,8 @@ def _cause(error: Any) -> Exception:
     cause = error.cause
     if isinstance(cause, StreamfitError):
         return cause
+    if isinstance(cause, ray.exceptions.RaySystemError):  # what it was sent cannot be unpickled
+        return WorkerError(_no_worker(cause))
     found: Exception = error.as_instanceof_cause()
     return found
 
