@@ -83,7 +83,7 @@ def test_the_others_go_on_while_a_lost_worker_is_replaced() -> None:
 
     class Trainer(ShareTrainer):
         def open_pool(self, settings: Any) -> Any:
-            return Noting(settings, 19)
+            return Noting(settings, 7)
 
     straight = ShareTrainer(model(), sources(), workers=3, **LOCAL).run()
     report = Trainer(model(), sources(), workers=3, max_restarts=1000, **LOCAL).run()
