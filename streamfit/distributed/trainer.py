@@ -143,7 +143,9 @@ class RayTrainer(ShareTrainer):
         A linear learner; it is trained in place, as by `Trainer`.
     source
         An `ArraySource` (rows), a `KafkaSource` (partitions), or a list of sources (one file each,
-        say), each of which is a partition.
+        say), each of which is a partition. The partitions of a topic take turns; sources of a list
+        that share a share are read one after the other, so live ones need one each. It is sent to
+        the workers, with what it holds: a generator, a lock or an open file cannot be.
     workers
         How many actors, up to 10,000. Each takes one of the cluster's CPUs.
     mode

@@ -358,7 +358,8 @@ def test_memory_does_not_grow_with_the_rounds(ray: Any, mode: dict[str, Any]) ->
         **options,
     ).run()
     assert rounds["n"] >= 2000
+    leak = 8 * n_features * rounds["n"] / 2**20  # if only the weights of each round stayed
     for worker in told[0]:
         sizes = [sizes[worker] / 2**20 for sizes in told]
         print(worker, [f"{size:.1f}" for size in sizes])
-        assert sizes[-1] - sizes[2] < 8, (worker, sizes)
+        assert sizes[-1] - sizes[1] < leak / 4, (worker, leak, sizes)

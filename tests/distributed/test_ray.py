@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import re
 import signal
 import subprocess
 import sys
+import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -65,7 +67,8 @@ handlers = [signal.signal(number, lambda *_: None) for number in (signal.SIGTERM
 def state():
     handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
     loopback = ray._private.ray_constants.ENABLE_RAY_CLUSTER
-    return handlers, dict(os.environ), ray.is_initialized(), loopback
+    ours = ("RAY_USAGE_STATS_ENABLED", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER")  # others are Ray's
+    return handlers, [os.environ.get(name) for name in ours], ray.is_initialized(), loopback
 before = state()
 print(train(), state() == before)
 """
@@ -162,6 +165,24 @@ def test_functions_are_sent(ray: Any) -> None:
     count = 50
     source = sf.IterableSource(lambda: (({"x": i / count}, i % 2 == 0) for i in range(count)))
     assert trainer([source], workers=1).run().n_samples == 50
+
+
+def test_a_module_that_workers_do_not_have_is_named(ray: Any, tmp_path: Path) -> None:
+    code = """
+    import streamfit as sf
+    class Source(sf.IterableSource):
+        pass
+    """
+    (tmp_path / "known_to_the_driver.py").write_text(textwrap.dedent(code))
+    sys.path.insert(0, str(tmp_path))
+    try:
+        module = importlib.import_module("known_to_the_driver")
+        told = "No module named 'known_to_the_driver'.*runtime_env"
+        with pytest.raises(WorkerError, match=told) as refused:
+            trainer([module.Source([({"x": 1.0}, True)])], workers=1).run()
+        assert "\n" not in str(refused.value)
+    finally:
+        sys.path.remove(str(tmp_path))
 
 
 # ---- CPUs
