@@ -70,10 +70,14 @@ def test_what_repr_writes_is_read_back(number: float) -> None:
 @example("4510614966672127619e-189", "")
 @example("123456789012345678901", "")
 @example("0.1234567890123456789", "")
+@example("0.1234567890123456789123", "")
 @example("1e+5", "")
 @example("2.5", "")
 @example("17976931348623158e293", "")
 @example("1e309", "")
+@example("1e99999999", "")
+@example("1e-99999999", "")
+@example("1.99999999999999999", "")  # rounding up carries over all bits
 @example("1e-343", "")
 @example("2e-308", "")
 @example("-0.0", "")
@@ -123,7 +127,11 @@ def test_numbers_of_up_to_nineteen_digits_are_not_left_to_the_slower_way(w: int,
 
 
 @pytest.mark.parametrize(
-    "text", ["", "-", "+1", ".5", "NaN", "Infinity", "-Infinity", "x", "\x00", "--1"]
+    "text",
+    [
+        *("", "-", "+1", ".5", "NaN", "Infinity", "-Infinity", "x", "\x00", "--1", "-x"),
+        *("00", "01", "-01.5", "1.", "1.e5", "1e", "1E+", "2.5e-"),
+    ],
 )
 def test_what_is_no_number_is_not_read(text: str) -> None:
     assert read_number(text.encode()) is None
