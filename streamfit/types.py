@@ -91,8 +91,8 @@ class Block:
     Parameters
     ----------
     x
-        `n` mappings of feature name to number, or 1-D rows (a list), or a 2-D array of
-        shape `(n, n_features)`.
+        `n` mappings of feature name to number, or 1-D rows (a list, or a sequence that
+        `HoldsTable`), or a 2-D array of shape `(n, n_features)`.
     y
         `n` labels.
     w
