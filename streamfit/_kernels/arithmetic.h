@@ -31,11 +31,10 @@ SF_INLINE double sf_power_of_two(int64_t n) {
     return power;
 }
 
-/* exp by Cody-Waite reduction and a Taylor polynomial on |r| <= ln(2)/2. The C library's exp
- * picks an implementation by processor and so may differ in the last bit between machines. */
-SF_INLINE double sf_exp(double x) {
-    if (!(x < 709.782712893384)) return x == x ? INFINITY : x;
-    if (x < -745.2) return 0.0;
+/* exp(x) / 2^n for the `n` that is left, by Cody-Waite reduction and a Taylor polynomial on
+ * |r| <= ln(2)/2. The C library's exp picks an implementation by processor and so may differ in the
+ * last bit between machines. */
+SF_INLINE double sf_exp_fraction(double x, int64_t *n) {
     /* adding 1.5 * 2^52 rounds to an integer and leaves it in the lowest bits */
     const double shifted = x * 1.4426950408889634 + 6755399441055744.0;
     const double k = shifted - 6755399441055744.0;
@@ -48,12 +47,28 @@ SF_INLINE double sf_exp(double x) {
     const double p3 = 1.0 / 40320.0 + r * (1.0 / 362880.0);
     const double p4 = 1.0 / 3628800.0 + r * (1.0 / 39916800.0);
     const double p5 = 1.0 / 479001600.0 + r * (1.0 / 6227020800.0);
-    double p = ((p0 + r2 * p1) + r4 * (p2 + r2 * p3)) + r8 * (p4 + r2 * p5);
-    p = 1.0 + (r + r2 * p);
-    const int64_t n = (int64_t)(sf_bits(shifted) - sf_bits(6755399441055744.0));
+    const double p = ((p0 + r2 * p1) + r4 * (p2 + r2 * p3)) + r8 * (p4 + r2 * p5);
+    *n = (int64_t)(sf_bits(shifted) - sf_bits(6755399441055744.0));
+    return 1.0 + (r + r2 * p);
+}
+
+SF_INLINE double sf_exp(double x) {
+    if (!(x < 709.782712893384)) return x == x ? INFINITY : x;
+    if (x < -745.2) return 0.0;
+    int64_t n;
+    const double p = sf_exp_fraction(x, &n);
     if (n > -1022 && n < 1024) return p * sf_power_of_two(n);
     /* two factors, because 2^k itself is not a normal number */
     return p * sf_power_of_two(n / 2) * sf_power_of_two(n - n / 2);
+}
+
+/* The same for numbers from SF_EXP_NORMAL to 0, whose exp is a normal number: without a branch, so
+ * that a loop becomes one over vectors. */
+#define SF_EXP_NORMAL -708.0
+SF_INLINE double sf_exp_normal(double x) {
+    int64_t n;
+    const double p = sf_exp_fraction(x, &n);
+    return p * sf_power_of_two(n);
 }
 
 /* Natural logarithm of a positive number, and a power of one: our own, for the same reason. */

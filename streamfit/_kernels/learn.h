@@ -23,11 +23,14 @@ SF_INLINE int F(is_plain)(const sf_linear *m) {
            !m->standardize && !(m->l1 > 0.0) && !(m->max_weight < INFINITY) && !m->plain_intercept;
 }
 
-/* Add the squared norm of a sample's gradient, whose weighted slopes are in `slope`. */
+/* Add the squared norm of a sample's gradient, whose weighted slopes are in `slope`, `step` apart. */
 SF_INLINE void F(measure)(sf_linear *m, F(row) x, double weight, const double *slope,
-                          int64_t n_outputs) {
+                          const int step, int64_t n_outputs) {
     double squared = 0.0;
-    for (int64_t k = 0; k < n_outputs; k++) squared += (double)(REAL)slope[k] * (REAL)slope[k];
+    for (int64_t k = 0; k < n_outputs; k++) {
+        const double c = (REAL)slope[k * step];
+        squared += c * c;
+    }
     if (weight > 0.0)
         sf_add_square(&m->noise, squared * ((double)F(squared_norm)(x) + m->fit_intercept), weight);
 }
@@ -188,15 +191,16 @@ SF_INLINE int F(predict)(const sf_linear *m, F(row) x, double *predictor, int64_
     return finite;
 }
 
-/* Count a sample: `slope` becomes what its row is multiplied by, and goes into the intercept's
- * gradient. */
-SF_INLINE void F(count)(sf_linear *m, double weight, double *slope, int64_t n_outputs) {
+/* Count a sample: its slopes, `step` apart, become what its row is multiplied by, and go into the
+ * intercepts' gradient. */
+SF_INLINE void F(count)(sf_linear *m, double weight, double *slope, const int step,
+                        int64_t n_outputs) {
     const int first = m->n_pending == 0;
     for (int64_t k = 0; k < n_outputs; k++) {
         REAL *grad = (REAL *)m->grad + k * m->stride;
-        double c = weight > 0.0 ? weight * slope[k] : 0.0; /* not 0 times infinity */
+        double c = weight > 0.0 ? weight * slope[k * step] : 0.0; /* not 0 times infinity */
         c = c > m->clip ? m->clip : c < -m->clip ? -m->clip : c;
-        slope[k] = c;
+        slope[k * step] = c;
         grad[0] = first ? (REAL)c : grad[0] + (REAL)c;
     }
     m->n_samples++;
@@ -204,36 +208,64 @@ SF_INLINE void F(count)(sf_linear *m, double weight, double *slope, int64_t n_ou
     m->weight_pending = fmin(first ? weight : m->weight_pending + weight, DBL_MAX);
 }
 
-/* Learn four dense rows of one micro-batch, of a plain model, reading weights and gradient once.
- * Returns 0, with nothing done, when anything is unusual: then rows are learned one by one. */
+/* Is a class number or label one that the model has? */
+SF_INLINE int F(knows_label)(const sf_linear *m, double y, const int classes, int64_t n_outputs) {
+    return classes ? y >= 0.0 && y < (double)n_outputs : sf_label_is_valid(m->loss, y);
+}
+
+/* May rows be learned by `learn_four`? */
+SF_INLINE int F(takes_four)(const sf_linear *m, const int plain) {
+    return m->batch_size != 1 && (m->batch_size == 0 || m->batch_size - m->n_pending >= 4) &&
+           (plain || (!m->standardize && m->optimizer != SF_AUTO));
+}
+
+/* Learn four dense rows of one micro-batch, reading weights and gradient once. Returns 0, with
+ * nothing done, when anything is unusual: then rows are learned one by one. */
 SF_INLINE int F(learn_four)(sf_linear *m, const REAL *x, int64_t n, const double *labels,
-                            const double *sample_weight, double *predictors, int64_t stride) {
-    const REAL *param = m->param;
-    REAL products[4];
-    double p[4], slope[4];
-    F(dots)(x, n, param + SF_PAD, 4, products);
+                            const double *sample_weight, double *predictors, int64_t stride,
+                            const int plain) {
+    const int classes = !plain && m->loss == SF_CROSS_ENTROPY;
+    const int64_t n_outputs = plain ? 1 : m->n_outputs;
+    /* those of row r and output k are at 4 * k + r */
+    double single[8], loss[4];
+    double *p = plain ? single : m->predictor, *slope = plain ? single + 4 : m->slope;
     for (int r = 0; r < 4; r++) {
         const double weight = sample_weight ? sample_weight[r] : 1.0;
-        p[r] = (REAL)m->weight_scale * products[r] + param[0];
-        if (!sf_isfinite(p[r]) || !sf_isfinite(weight) || weight < 0.0 ||
-            !sf_label_is_valid(m->loss, labels[r]))
+        if (!sf_isfinite(weight) || weight < 0.0 ||
+            !F(knows_label)(m, labels[r], classes, n_outputs))
             return 0;
     }
+    uint64_t flags = 0;
+    for (int64_t k = 0; k < n_outputs; k++) {
+        const REAL *param = (REAL *)m->param + k * m->stride;
+        REAL products[4];
+        F(dots)(x, n, param + SF_PAD, 4, products);
+        for (int r = 0; r < 4; r++) {
+            p[4 * k + r] = (REAL)m->weight_scale * products[r] + param[0];
+            flags |= sf_nonfinite(p[4 * k + r]);
+        }
+    }
+    if (flags >> 63) return 0;
     const int first = m->n_pending == 0;
-    for (int r = 0; r < 4; r++)
+    if (classes) sf_cross_entropy(p, slope, labels, n_outputs, 4, m->track_loss ? loss : NULL);
+    for (int r = 0; r < 4 && !classes; r++)
         slope[r] = sf_loss_gradient(m->loss, m->loss_option, p[r], labels[r]);
     for (int r = 0; r < 4; r++) {
         const double weight = sample_weight ? sample_weight[r] : 1.0;
-        if (predictors) predictors[r * stride] = p[r];
+        if (predictors)
+            for (int64_t k = 0; k < n_outputs; k++) predictors[r * stride + k] = p[4 * k + r];
         if (m->track_loss && weight > 0.0) {
-            m->loss_sum += weight * sf_loss_value(m->loss, m->loss_option, p[r], labels[r]);
+            const double value =
+                classes ? loss[r] : sf_loss_value(m->loss, m->loss_option, p[r], labels[r]);
+            m->loss_sum += weight * value;
             m->loss_weight += weight;
         }
-        F(count)(m, weight, slope + r, 1);
-        if (m->noise.now) F(measure)(m, (F(row)){x + r * n, NULL, n}, weight, slope + r, 1);
+        F(count)(m, weight, slope + r, 4, n_outputs);
+        if (m->noise.now)
+            F(measure)(m, (F(row)){x + r * n, NULL, n}, weight, slope + r, 4, n_outputs);
     }
     F(ask_for_four)(x + 4 * n, n);
-    F(accumulate_four)(m, x, n, slope, first);
+    F(accumulate_four)(m, x, n, slope, n_outputs, first);
     return 1;
 }
 
@@ -260,12 +292,11 @@ SF_INLINE int64_t F(learn)(sf_linear *m, const REAL *value, const int32_t *colum
                                predictors_stride, n - i);
             if (i == n) break;
         }
-        if (plain && !sparse && m->batch_size != 1 && n - i >= 4 &&
-            (m->batch_size == 0 || m->batch_size - m->n_pending >= 4) &&
+        if (!sparse && n - i >= 4 && F(takes_four)(m, plain) &&
             F(learn_four)(m, value + i * n_columns, n_columns, labels + i,
                           sample_weight ? sample_weight + i : NULL,
                           predictors ? predictors + i * predictors_stride : NULL,
-                          predictors_stride)) {
+                          predictors_stride, plain)) {
             if (m->n_pending == m->batch_size) F(update)(m, NULL, slope, 1.0, plain);
             i += 3;
             continue;
@@ -278,7 +309,7 @@ SF_INLINE int64_t F(learn)(sf_linear *m, const REAL *value, const int32_t *colum
         }
         const double y = labels[i], weight = sample_weight ? sample_weight[i] : 1.0;
         if (!sf_isfinite(weight) || weight < 0.0) return i;
-        if (classes ? !(y >= 0.0 && y < (double)n_outputs) : !sf_label_is_valid(m->loss, y)) return i;
+        if (!F(knows_label)(m, y, classes, n_outputs)) return i;
         if (!plain && m->standardize && !F(standardize)(m, &x, m->scaled, weight > 0.0)) return i;
         /* a NaN or infinity in the row always shows in a predictor, so rows are looked at only
          * then */
@@ -287,7 +318,7 @@ SF_INLINE int64_t F(learn)(sf_linear *m, const REAL *value, const int32_t *colum
             memcpy(predictors + i * predictors_stride, predictor, n_outputs * sizeof(double));
         double loss;
         if (classes) {
-            loss = sf_cross_entropy(predictor, slope, (int64_t)y, n_outputs);
+            sf_cross_entropy(predictor, slope, &y, n_outputs, 1, &loss);
         } else {
             slope[0] = sf_loss_gradient(m->loss, m->loss_option, predictor[0], y);
             loss = m->track_loss
@@ -304,8 +335,8 @@ SF_INLINE int64_t F(learn)(sf_linear *m, const REAL *value, const int32_t *colum
             (sparse ? m->lazy_step : x.n == m->n_features);
         if (!plain && m->optimizer == SF_AUTO)
             F(accumulate_curvature)(m, x, y, weight, predictor, slope, first);
-        F(count)(m, weight, slope, n_outputs);
-        if (m->noise.now && !direct) F(measure)(m, x, weight, slope, n_outputs);
+        F(count)(m, weight, slope, 1, n_outputs);
+        if (m->noise.now && !direct) F(measure)(m, x, weight, slope, 1, n_outputs);
         if (!direct) {
             if (sparse) F(accumulate_sparse)(m, x, slope, first);
             else F(accumulate_dense)(m, x, slope, first);

@@ -11,7 +11,7 @@ from streamfit.errors import BadSampleError, BusyError, SourceError, UpdateRefus
 from streamfit._kernels.features cimport label, sample_weight
 from streamfit._kernels.formulas cimport *
 from streamfit._kernels.samples cimport LinearSamples
-from streamfit._kernels.tables cimport Table, read_table
+from streamfit._kernels.tables cimport Table, read_arrays, read_table
 
 cdef extern from "kernels.h" nogil:
     int64_t sf_learn_dense_f64(sf_linear*, const void*, int64_t, const double*, const double*,
@@ -160,17 +160,12 @@ cdef class LinearLearning(LinearSamples):
         cdef Table t
         cdef double[:, ::1] out_table
         cdef double[::1] out_column
-        cdef int64_t done = 0, learned, refused = self.m.n_refused, width = 1
-        cdef int64_t n, columns, size = self.itemsize
-        cdef Py_ssize_t known = self.m.n_outputs
-        cdef bint fresh = False  # the last class has come, but not yet a learned sample of it
+        cdef int64_t width = 1
         cdef double* out = NULL
-        read_table(&t, table, size == sizeof(float))
-        cdef bint sparse = t.column != NULL
-        n, columns = t.n, t.columns
-        if n == 0:
+        read_table(&t, table, self.itemsize == sizeof(float))
+        if t.n == 0:
             return
-        self._check_lengths(n, y, w, n, predictors)
+        self._check_lengths(t.n, y, w, t.n, predictors)
         if predictors is not None and predictors.ndim == 2:
             out_table = predictors
             width = out_table.shape[1]
@@ -178,10 +173,34 @@ cdef class LinearLearning(LinearSamples):
         elif predictors is not None:
             out_column = predictors
             out = &out_column[0]
-        cdef const double* labels = &y[0]
         cdef const double* weights = NULL
         if w is not None:
             weights = &w[0]
+        self._learn_all(&t, &y[0], weights, new_classes, out, width)
+
+    def _learn_arrays(self, X, y):
+        """Learn a matrix in the model's precision with float64 labels, the quick way.
+
+        Returns whether it was done: not when anything else is given, or the model is another kind.
+        """
+        cdef Table t
+        cdef const double* labels
+        if (self._classes is not None or self.hashing is not None
+                or not read_arrays(&t, &labels, X, y, self.itemsize == sizeof(float))
+                or t.columns == 0 or t.columns != len(self.index)):
+            return False
+        if t.n:
+            self._learn_all(&t, labels, NULL, (), NULL, 1)
+        return True
+
+    cdef int _learn_all(self, const Table* t, const double* labels, const double* weights,
+                        new_classes, double* out, int64_t width) except -1:
+        """Learn all rows of a table; `out` receives `width` predictors of each, unless it is NULL."""
+        cdef int64_t done = 0, learned, refused = self.m.n_refused
+        cdef int64_t n = t.n, columns = t.columns, size = self.itemsize
+        cdef Py_ssize_t known = self.m.n_outputs
+        cdef bint fresh = False  # the last class has come, but not yet a learned sample of it
+        cdef bint sparse = t.column != NULL
         self._enter()
         if self.hashing is None:
             if columns > len(self.index):
@@ -223,7 +242,7 @@ cdef class LinearLearning(LinearSamples):
             self._warn()
         if done < n:
             self._copy_row(t.value, t.column, t.start, columns, done)
-            raise self._explain(labels[done], 1.0 if w is None else weights[done])
+            raise self._explain(labels[done], 1.0 if weights == NULL else weights[done])
 
     cdef int _warn(self) except -1:
         warnings.warn(

@@ -81,18 +81,36 @@ SF_INLINE int sf_label_is_valid(int loss, double y) {
     return sf_isfinite(y) && (loss != SF_POISSON || y >= 0.0);
 }
 
-/* Cross-entropy of class y under the softmax of the `n` predictors z: log sum_k exp(z_k) - z_y.
- * slope[k] becomes its derivative by z_k: the probability of k, less 1 for k = y. */
-SF_INLINE double sf_cross_entropy(const double *z, double *slope, int64_t y, int64_t n) {
-    double most = z[0], sum = 0.0;
-    for (int64_t k = 1; k < n; k++) most = z[k] > most || z[k] != z[k] ? z[k] : most;
-    for (int64_t k = 0; k < n; k++) {
-        slope[k] = sf_exp(z[k] - most);
-        sum += slope[k];
+/* Cross-entropy of each sample's class under the softmax of its `n` predictors z:
+ * log sum_k exp(z_k) - z_y. Its derivative by z_k is the probability of k, less 1 for k = y. The
+ * `samples` (a constant, at most four) lie side by side: z[k * samples + i], and so the slopes.
+ * `loss` may be NULL. */
+SF_INLINE void sf_cross_entropy(const double *restrict z, double *restrict slope, const double *y,
+                                int64_t n, const int samples, double *loss) {
+    double most[4], sum[4] = {0.0};
+    int usual = 1;
+    for (int i = 0; i < samples; i++) most[i] = z[i];
+    for (int64_t k = 1; k < n; k++)
+        for (int i = 0; i < samples; i++) {
+            const double other = z[k * samples + i];
+            most[i] = other > most[i] || other != other ? other : most[i];
+        }
+    for (int64_t k = 0; k < n; k++)
+        for (int i = 0; i < samples; i++) slope[k * samples + i] = z[k * samples + i] - most[i];
+    for (int64_t k = 0; k < n * samples; k++) usual &= slope[k] >= SF_EXP_NORMAL;
+    if (usual)
+        for (int64_t k = 0; k < n * samples; k++) slope[k] = sf_exp_normal(slope[k]);
+    else
+        for (int64_t k = 0; k < n * samples; k++) slope[k] = sf_exp(slope[k]);
+    for (int64_t k = 0; k < n; k++)
+        for (int i = 0; i < samples; i++) sum[i] += slope[k * samples + i];
+    for (int64_t k = 0; k < n; k++)
+        for (int i = 0; i < samples; i++) slope[k * samples + i] /= sum[i];
+    for (int i = 0; i < samples; i++) {
+        const int64_t own = (int64_t)y[i] * samples + i;
+        slope[own] -= 1.0;
+        if (loss) loss[i] = (most[i] - z[own]) + sf_log(sum[i]);
     }
-    for (int64_t k = 0; k < n; k++) slope[k] /= sum;
-    slope[y] -= 1.0;
-    return (most - z[y]) + sf_log(sum);
 }
 
 #endif

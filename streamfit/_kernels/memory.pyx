@@ -210,7 +210,7 @@ cdef class LinearMemory:
         for _ in range(2):
             fresh.add(stride * size if m.standardize else 0)
         for _ in range(3):
-            fresh.add(output_capacity * sizeof(double))
+            fresh.add(4 * output_capacity * sizeof(double))  # of four samples
         for i in range(N_ARRAYS):
             if not self._in_use(i):
                 continue

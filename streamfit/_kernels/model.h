@@ -62,7 +62,7 @@ typedef struct {
     double bound; /* scaled values stay within it */
     int64_t n_scaled;
     double *mean_of, *next_mean_of, *variance_of, *next_variance_of;
-    /* scratch: predictors and slopes of one sample, a scaled row, a step's gathered numbers */
+    /* scratch: predictors and slopes of four samples, a scaled row, a step's gathered numbers */
     double *predictor, *slope;
     void *scaled, *gathered[SF_SLOTS + 1];
     /* progressive loss: each sample's loss before it was learned */

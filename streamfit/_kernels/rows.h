@@ -144,19 +144,23 @@ SF_INLINE void F(ask_for_four)(const REAL *x, int64_t n) {
         for (int64_t j = 0; j < 4 * n; j += 64 / sizeof(REAL)) sf_prefetch(x + j);
 }
 
-/* The same for four rows that follow each other, of one output: row by row, in one pass. */
+/* The same for four rows that follow each other, row by row in one pass: slope[4 * k + r] is that of
+ * row r. */
 SF_INLINE void F(accumulate_four)(sf_linear *m, const REAL *restrict x, int64_t n,
-                                  const double *slope, int first) {
+                                  const double *slope, int64_t n_outputs, int first) {
     if (m->sparse_pending) F(densify)(m);
-    REAL *restrict grad = (REAL *)m->grad + SF_PAD;
     const REAL *restrict x1 = x + n, *restrict x2 = x + 2 * n, *restrict x3 = x + 3 * n;
-    const REAL a = (REAL)slope[0], b = (REAL)slope[1], c = (REAL)slope[2], d = (REAL)slope[3];
-    if (first) {
-        for (int64_t j = 0; j < n; j++) grad[j] = ((a * x[j] + b * x1[j]) + c * x2[j]) + d * x3[j];
-        for (int64_t j = n; j < m->n_features; j++) grad[j] = 0;
-    } else {
-        for (int64_t j = 0; j < n; j++)
-            grad[j] = (((grad[j] + a * x[j]) + b * x1[j]) + c * x2[j]) + d * x3[j];
+    for (int64_t k = 0; k < n_outputs; k++, slope += 4) {
+        REAL *restrict grad = (REAL *)m->grad + k * m->stride + SF_PAD;
+        const REAL a = (REAL)slope[0], b = (REAL)slope[1], c = (REAL)slope[2], d = (REAL)slope[3];
+        if (first) {
+            for (int64_t j = 0; j < n; j++)
+                grad[j] = ((a * x[j] + b * x1[j]) + c * x2[j]) + d * x3[j];
+            for (int64_t j = n; j < m->n_features; j++) grad[j] = 0;
+        } else {
+            for (int64_t j = 0; j < n; j++)
+                grad[j] = (((grad[j] + a * x[j]) + b * x1[j]) + c * x2[j]) + d * x3[j];
+        }
     }
 }
 

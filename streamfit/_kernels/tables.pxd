@@ -8,4 +8,5 @@ cdef struct Table:
     int64_t n, columns
 
 
+cdef bint read_arrays(Table* t, const double** labels, X, y, bint single) except -1
 cdef int read_table(Table* t, object table, bint single) except -1

@@ -76,29 +76,18 @@ class LinearLearner(LinearModel):
 
         Returns whether it was done. A bad sample is left to the usual way, which says where it is.
         """
-        if (
-            type(X) is not np.ndarray
-            or type(y) is not np.ndarray
-            or w is not None
-            or X.dtype != self.dtype
-            or X.ndim != 2
-            or X.shape[1] != len(self.index)
-            or y.shape != X.shape[:1]
-            or y.dtype.kind not in "fiub"
-            or self._classes is not None
-            or self.hashing is not None
-            or not X.flags.c_contiguous
-            or not X.shape[1]
-        ):
+        if w is not None:
             return False
-        labels = y if y.dtype == np.float64 and y.flags.c_contiguous else y.astype(np.float64)
         try:
-            self._learn_table(X, labels, None)
+            done = self._learn_arrays(X, y)
+            if not done and type(y) is np.ndarray and y.dtype.kind in "iub":
+                done = self._learn_arrays(X, y.astype(np.float64))
         except BadSampleError:
             self._restore(before)
             return False
-        self._target_name = None
-        return True
+        if done and self._target_name is not None:  # setting an attribute costs as much as ten rows
+            self._target_name = None
+        return done
 
     def learn_block(
         self, block: Block, start: int, stop: int, predictors: FloatArray | None = None

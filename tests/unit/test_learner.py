@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -496,6 +497,59 @@ def test_the_loss_of_softmax_is_minus_the_logarithm_of_what_it_predicted() -> No
         model.learn_one(x, label)
     report = sf.Trainer(model.clone(), sf.ArraySource(X, y)).run()
     assert report.progressive_loss == pytest.approx(np.mean(expected), rel=1e-12)
+
+
+@pytest.mark.parametrize("scale", [1.0, 30.0, 200.0])
+def test_softmax_of_predictors_far_apart_is_the_textbook_s(scale: float) -> None:
+    rng = np.random.default_rng(4)
+    X, y = scale * rng.normal(size=(60, 2)), rng.integers(0, 3, size=60)
+    model = sf.SoftmaxRegression(sf.optim.SGD(1.0), batch_size=12, classes=[0, 1, 2])
+    compiled, textbook = (
+        sf.offline.fit_offline(model, X, y, kernel=kernel) for kernel in ("compiled", "numpy")
+    )
+    for x, label in zip(X, y.tolist(), strict=True):
+        model.learn_one(x, label)
+    assert model.digest() == compiled.digest
+    np.testing.assert_allclose(compiled.parameters, textbook.parameters, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", [sf.LogisticRegression, sf.SoftmaxRegression])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize(
+    "convert",
+    [
+        lambda X, y: (X[:0], y[:0]),
+        lambda X, y: (X, y.astype(bool)),
+        lambda X, y: (X, np.repeat(y, 2)[::2]),
+        lambda X, y: (X.astype(">f8"), y.astype(">f8")),
+        lambda X, y: (np.asfortranarray(X), y.astype(np.float32)),
+        lambda X, y: (X.tolist(), y.tolist()),
+    ],
+)
+def test_arrays_of_any_kind_are_learned_alike(
+    kind: type[LinearLearner], dtype: str, convert: Callable[..., tuple[Any, Any]]
+) -> None:
+    rng = np.random.default_rng(5)
+    X, y = rng.normal(size=(22, 3)).astype(dtype), rng.integers(0, 2, size=22).astype(np.float64)
+    one, other = (kind(batch_size=8, dtype=dtype) for _ in range(2))
+    for model in (one, other):
+        model.learn_many(X, y)
+    given = convert(X, y)
+    one.learn_many(*given)
+    for x, label in zip(*given, strict=True):
+        other.learn_one(x, label)
+    assert one.digest() == other.digest()
+
+
+def test_arrays_learned_the_quick_way_are_refused_whole_and_by_place() -> None:
+    model = sf.LinearRegression(batch_size=4)
+    X, y = np.ones((6, 2)), np.ones(6)
+    model.learn_many(X, y)
+    before = model.digest()
+    X[5, 1] = np.nan
+    with pytest.raises(BadSampleError, match="nan") as caught:
+        model.learn_many(X, y)
+    assert (caught.value.offset, caught.value.feature, model.digest()) == (5, 1, before)
 
 
 def test_nothing_is_pending_after_an_update() -> None:
