@@ -30,6 +30,7 @@ class LocalRounds:
 
     def __init__(self, run: ShareRun) -> None:
         self._run = run
+        self._n_empty = 0  # rounds
 
     def begin(self) -> None:
         """Do nothing: every round begins with the driver's model."""
@@ -61,6 +62,7 @@ class LocalRounds:
         )
         ended.update(share for share, done in answers.items() if done.ended)
         if not any(done.entries for done in answers.values()):
+            self._n_empty += 1
             return False
         states = [answers[s].state for s in sorted(answers)]
         average = average_states(
@@ -73,6 +75,9 @@ class LocalRounds:
         n_batches, seconds = self._run.plan.sync_batches, self._run.plan.sync_seconds
         remaining = self._run.remaining
         parts = [None] * len(active) if remaining is None else cut(remaining, len(active))
+        if active:  # the last few samples are wanted of each in turn, for some may have none
+            first = self._n_empty % len(active)
+            active = active[first:] + active[:first]
         return {
             share: Limits(n_batches, seconds, n)
             for share, n in zip(active, parts, strict=True)

@@ -27,6 +27,7 @@ from streamfit.errors import BadSampleError, CheckpointMismatchError, SourceErro
 
 sys.path.insert(0, str(Path(__file__).parent))
 import folder as pipeline
+from watched import Watched
 
 LOCAL: dict[str, Any] = {"mode": "local", "sync_every": 5}
 MODES: list[dict[str, Any]] = [LOCAL, {"mode": "synchronous"}]
@@ -325,38 +326,26 @@ def resident(process: int) -> int:
 @EACH_MODE
 def test_memory_does_not_grow_with_the_rounds(ray: Any, mode: dict[str, Any]) -> None:
     n_rows, n_features, epochs = 400, 2000, 22  # what is shared counts when it is read first
-    processes: dict[int, int] = {}
     told: list[dict[int, int]] = []
     rounds = Counter[str]()
-
-    class Watched(RayTrainer):
-        def open_pool(self, settings: Any) -> Any:
-            pool = super().open_pool(settings)
-            start = pool.start
-
-            def watched(worker: int) -> None:
-                start(worker)
-                processes[worker] = ray.get(pool.actors[worker].process.remote())
-
-            pool.start = watched  # type: ignore[method-assign]
-            return pool
 
     def look(progress: sf.Progress) -> None:
         rounds["n"] += 1
         if rounds["n"] % 200 == 0:
-            told.append({w: resident(p) for w, p in {**processes, -1: os.getpid()}.items()})
+            told.append({w: resident(p) for w, p in {**trainer.processes, -1: os.getpid()}.items()})
 
     rng = np.random.default_rng(0)
     X = rng.normal(size=(n_rows, n_features))
     options = {**mode, "sync_every": 1} if "sync_every" in mode else mode
-    Watched(
+    trainer = Watched(
         *(sf.LogisticRegression(sf.optim.Adam(0.01), batch_size=2), sf.ArraySource(X, X[:, 0] > 0)),
         workers=2,
         callbacks=[look],
         on_bad_sample="skip",
         epochs=epochs,
         **options,
-    ).run()
+    )
+    trainer.run()
     assert rounds["n"] >= 2000
     leak = 8 * n_features * rounds["n"] / 2**20  # if only the weights of each round stayed
     for worker in told[0]:

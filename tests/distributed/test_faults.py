@@ -20,6 +20,7 @@ from streamfit.distributed import RayTrainer, ShareTrainer
 
 sys.path.insert(0, str(Path(__file__).parent))
 from driver import model, rows
+from watched import Watched, once
 
 MODES: list[dict[str, Any]] = [{"mode": "local", "sync_every": 20}, {"mode": "synchronous"}]
 N = 4000
@@ -38,51 +39,6 @@ def some(*nightly: str) -> Any:
             for mode in MODES
         ],
     )
-
-
-class Watched(RayTrainer):
-    """Tells a function of each call of workers and of each answer, and whose process is whose."""
-
-    hook: Callable[[str, dict[int, int]], None]
-
-    def open_pool(self, settings: Any) -> Any:
-        import ray
-
-        pool = super().open_pool(settings)
-        call, wait, start, hook = pool.call, pool.wait, pool.start, self.hook
-        processes: dict[int, int] = {}
-
-        def watched_start(worker: int) -> None:
-            start(worker)
-            processes[worker] = ray.get(pool.actors[worker].process.remote())
-
-        def watched_call(worker: int, method: str, *arguments: Any) -> Any:
-            reference = call(worker, method, *arguments)
-            hook(f"asked {method}", processes)
-            return reference
-
-        def watched_wait(calls: Any, seconds: float) -> Any:
-            answers = wait(calls, seconds)
-            if answers:
-                hook("answered", processes)
-            return answers
-
-        pool.start, pool.call, pool.wait = watched_start, watched_call, watched_wait
-        self.processes = processes
-        return pool
-
-
-def once(name: str, number: int, what: int) -> Callable[[str, dict[int, int]], None]:
-    """Send worker 1 a signal when something happens for the `number`-th time."""
-    left = [number]
-
-    def hook(happened: str, processes: dict[int, int]) -> None:
-        left[0] -= happened == name
-        if left[0] == 0:
-            left[0] = -1
-            os.kill(processes[1], what)
-
-    return hook
 
 
 def straight(mode: dict[str, Any], n: int = N) -> str:

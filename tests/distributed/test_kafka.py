@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import sys
 import threading
 import time
 import uuid
@@ -18,6 +20,9 @@ import streamfit as sf
 from connectors import JSONDecoder, KafkaSource
 from streamfit.distributed import RayTrainer, ShareTrainer
 from streamfit.testing import LocalKafka
+
+sys.path.insert(0, str(Path(__file__).parent))
+from watched import Watched, once
 
 MODES: list[dict[str, Any]] = [{"mode": "synchronous"}, {"mode": "local", "sync_every": 4}]
 EACH_MODE = pytest.mark.parametrize("mode", MODES, ids=lambda mode: str(mode["mode"]))
@@ -235,6 +240,26 @@ def test_actors_read_their_partitions(
     ).run()
     assert report.n_samples == 600
     check_journal(tmp_path, 600, source_of(kafka, topic))
+
+
+@EACH_MODE
+def test_a_killed_worker_costs_no_record(
+    ray: Any, kafka: LocalKafka, mode: dict[str, Any], tmp_path: Path
+) -> None:
+    topic = topic_of(kafka)
+    produce(kafka, topic, flights(3000))
+    trainer = Watched(
+        *(model(), source_of(kafka, topic, stop_at_end=False)),
+        workers=2,
+        max_samples=3000,
+        checkpoint=sf.Checkpointer(tmp_path, every_updates=20),
+        **mode,
+    )
+    trainer.hook = once("answered", 50, signal.SIGKILL)
+    report = trainer.run()
+    assert trainer.n_started == 3
+    assert report.n_samples == 3000
+    check_journal(tmp_path, 3000, source_of(kafka, topic))
 
 
 @EACH_MODE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -104,6 +105,24 @@ def test_a_live_source_keeps_no_other_from_its_turn(mode: dict[str, Any]) -> Non
     report = trainer(sources(3), shares=3, max_samples=2000, **mode).run()
     assert report.n_samples == 2000
     assert report.position["samples:1"] == report.position["samples:2"] == 100
+
+
+@EACH_MODE
+@pytest.mark.parametrize("busy", [0, 1])
+def test_the_last_samples_come_from_whoever_has_them(mode: dict[str, Any], busy: int) -> None:
+    ended = threading.Event()
+
+    def silent() -> Iterator[Any]:
+        yield from itertools.islice(endless(), 5)
+        ended.wait()
+
+    sources = [sf.IterableSource(endless if i == busy else silent, live=True) for i in range(3)]
+    if mode is LOCAL:
+        mode = {**mode, "sync_every": 100}
+    report = trainer(sources, workers=3, max_samples=100, **mode).run()
+    ended.set()
+    assert report.n_samples == 100
+    assert report.position[f"samples:{busy}"] >= 90
 
 
 @EACH_MODE
