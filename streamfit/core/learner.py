@@ -124,7 +124,7 @@ class LinearLearner(LinearModel):
                 self._learn_sparse(block, start, stop, predictors)
             elif isinstance(block.x, np.ndarray):
                 self._learn_array(block, start, stop, predictors)
-            elif isinstance(block.x, HoldsTable):
+            elif not isinstance(block.x, list) and isinstance(block.x, HoldsTable):  # which is slow
                 self._learn_held(block, block.x, start, stop, predictors)
             else:
                 self._learn_samples(block.x, block.y, block.w, start, stop, predictors)
