@@ -164,8 +164,9 @@ class RayTrainer(ShareTrainer):
         How many shares, up to 10,000; by default, and at the first start, as many as workers.
     worker_timeout
         Seconds, at least 1, after which a worker that answers nothing is killed and replaced. Also
-        how long to wait for a CPU: a cluster with fewer than workers is told of at once (log line
-        `cpus_missing`), and ends the run after this time, unless it has grown.
+        how long to wait for CPUs: a cluster with fewer than workers is told of at once (log line
+        `cpus_missing`), and ends the run after this time, unless it has grown. Where others use
+        the CPUs, they are waited for this long too, and at least 30 seconds.
     max_restarts
         How many workers may be lost before the run gives up.
     **options
