@@ -124,7 +124,8 @@ class Crew:
         Parameters
         ----------
         method
-            Of `Worker`. A `train` is urged on when others wait for it.
+            Of `Worker`. A `train` is urged on when others wait for it; that and `step` are told
+            the number of the call.
         arguments
             By worker.
         live
@@ -151,14 +152,14 @@ class Crew:
             When a signal asks for the end of a round that cannot end.
         """
         self._n_calls += 1
-        trains = method == "train"
-        first = (self._n_calls,) if trains else ()
+        number = self._n_calls
+        first = (number,) if method in ("train", "step") else ()
 
         def call(worker: int) -> Any:
             return self.pool.call(worker, method, *first, *arguments[worker])
 
         calls = {worker: call(worker) for worker in arguments}
-        watch = _Watch(self, calls, self._n_calls if trains else None, live)
+        watch = _Watch(self, calls, number if method == "train" else None, live)
         answers: dict[int, Any] = {}
         while calls:
             try:
@@ -174,6 +175,8 @@ class Crew:
                 watch.look()
             except WorkerLost as lost:
                 if again is None:
+                    for worker in calls.keys() - {lost.worker} if first else ():
+                        self.pool.tell(worker, "abandon", number)
                     raise
                 self.replace(lost)
                 calls[lost.worker] = self.pool.call(lost.worker, "begin", *again(lost.worker))

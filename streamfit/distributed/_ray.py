@@ -121,6 +121,7 @@ class _Actor(Worker):
 
     hurry = ray.method(concurrency_group="control")(Worker.hurry)
     halt = ray.method(concurrency_group="control")(Worker.halt)
+    abandon = ray.method(concurrency_group="control")(Worker.abandon)
     ping = ray.method(concurrency_group="control")(Worker.ping)
 
     def process(self) -> int:

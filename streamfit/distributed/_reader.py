@@ -63,8 +63,8 @@ class Reader:
                 pass
         return self.is_read and not self.n_waiting and self.error is None
 
-    def fill(self, n: int) -> int:
-        """Try to have `n` samples waiting; return how many there are.
+    def fill(self, n: int, unless: Callable[[], bool] = lambda: False) -> int:
+        """Try to have `n` samples waiting, `unless` it need not; return how many there are.
 
         Raises
         ------
@@ -72,7 +72,7 @@ class Reader:
             What the source raised, when everything before it was taken.
         """
         if not self.live:
-            while self.n_waiting < n and self._read_one():
+            while self.n_waiting < n and not unless() and self._read_one():
                 pass
         elif n > self._ahead:
             with self._changed:

@@ -180,7 +180,14 @@ class Share:
         self._n_known = len(self.model.index)
         self._begin()
 
-    def step(self, update: Update | None, want: Want, ahead: int, is_last: bool) -> Done:
+    def step(
+        self,
+        update: Update | None,
+        want: Want,
+        ahead: int,
+        is_last: bool,
+        abandoned: Callable[[], bool] = lambda: False,
+    ) -> Done:
         """Make the update that is due, and add samples to the next micro-batch.
 
         Parameters
@@ -193,6 +200,8 @@ class Share:
             How many samples to have waiting afterwards, where reading takes no time.
         is_last
             Whether the sums are wanted, for the micro-batch may be whole.
+        abandoned
+            Whether nobody wants the answer any more: then it does not wait for samples.
         """
         began = time.monotonic()
         if update is not None:
@@ -204,12 +213,12 @@ class Share:
             if want.start is not None:
                 self.reader.seek(want.start)
             self.model._hold_updates()
-            self.reader.fill(want.n)
+            self.reader.fill(want.n, abandoned)
             self.learn(self.reader.take(want.n))
         if is_last:
             self._done.sums = self._sums()
         if ahead:
-            self.reader.fill(ahead)
+            self.reader.fill(ahead, abandoned)
         return self.finish(began)
 
     def _sums(self) -> GradientSum | None:

@@ -46,7 +46,7 @@ class Worker:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._shares: dict[int, Share] = {}
-        self._hurried = self._halted = -1  # by the number of the call
+        self._hurried = self._halted = self._abandoned = -1  # by the number of the call
 
     def begin(self, shares: Sequence[int], positions: Sequence[Position], *sources: Source) -> None:
         """Begin with these shares, each at its position in its source."""
@@ -78,11 +78,19 @@ class Worker:
             share.load(state)
 
     def step(
-        self, update: Update | None, wants: Mapping[int, Want], ahead: int, is_last: bool
+        self,
+        call: int,
+        update: Update | None,
+        wants: Mapping[int, Want],
+        ahead: int,
+        is_last: bool,
     ) -> dict[int, Done]:
         """Let shares make an update, and add samples to the next; see `Share.step`."""
         return {
-            number: share.step(update, wants.get(number, Want(0)), ahead, is_last)
+            number: share.step(
+                *(update, wants.get(number, Want(0)), ahead, is_last),
+                abandoned=lambda: self._abandoned >= call,
+            )
             for number, share in self._shares.items()
         }
 
@@ -95,6 +103,10 @@ class Worker:
         """Let that call end after the micro-batch at hand; may be called while it runs."""
         self._halted = call
         self._wake()
+
+    def abandon(self, call: int) -> None:
+        """Let that call end soon, for nobody wants its answer; may be called while it runs."""
+        self._abandoned = call
 
     def _wake(self) -> None:
         for share in list(self._shares.values()):

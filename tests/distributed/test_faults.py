@@ -105,19 +105,20 @@ def test_a_stopped_worker_is_replaced(ray: Any, caplog: pytest.LogCaptureFixture
     assert report.digest == straight(MODES[0])
 
 
+def slow(n: int) -> Callable[[], Iterator[Any]]:
+    def samples() -> Iterator[Any]:
+        import time
+
+        for i in range(n):
+            time.sleep(0.01)
+            yield {"x": i % 7 / 7}, i % 2 == 0
+
+    return samples
+
+
 def test_a_lost_worker_costs_the_others_nothing_of_a_long_round(
     ray: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def slow(n: int) -> Callable[[], Iterator[Any]]:
-        def samples() -> Iterator[Any]:
-            import time
-
-            for i in range(n):
-                time.sleep(0.01)
-                yield {"x": i % 7 / 7}, i % 2 == 0
-
-        return samples
-
     def trainer(kind: type[ShareTrainer]) -> ShareTrainer:
         sources = [sf.IterableSource(slow(800)), sf.IterableSource(slow(50))]
         return kind(sf.LogisticRegression(), sources, workers=2, mode="local", sync_every=800)
@@ -137,6 +138,27 @@ def test_a_lost_worker_costs_the_others_nothing_of_a_long_round(
     assert "event=worker_lost worker=1" in caplog.text
     assert report.n_samples == 850
     assert seconds < 1.6 * 8  # twice, if the other one had to begin anew
+
+
+def test_a_lost_worker_ends_a_long_micro_batch(ray: Any, caplog: pytest.LogCaptureFixture) -> None:
+    times: dict[str, float] = {}
+
+    class Timed(Watched):
+        def hook(self, happened: str, processes: dict[int, int]) -> None:
+            now = time.monotonic()
+            if happened == "asked load" and "killed" in times:  # so all have begun anew
+                times.setdefault("begun", now)
+            if happened == "asked step" and not times:
+                times["killed"] = now
+                time.sleep(0.5)
+                os.kill(processes[1], signal.SIGKILL)
+
+    sources = [sf.IterableSource(slow(800)) for _ in range(2)]
+    report = Timed(sf.LogisticRegression(batch_size=1600), sources, workers=2).run()
+    assert report.n_samples == 1600
+    assert "event=worker_lost worker=1" in caplog.text
+    print(f"{times['begun'] - times['killed']:.1f} s, a micro-batch takes 8 s")
+    assert times["begun"] - times["killed"] < 6
 
 
 @some("local")
