@@ -28,6 +28,7 @@ cdef class LinearMemory:
     cdef dict _class_numbers
     cdef readonly bint classes_fixed
     cdef bint busy                    # the arrays may not be moved now
+    cdef unsigned long claimed        # the only thread that may change the model now; 0: any
     cdef object _milestones           # keeps the memory behind m.milestone
     # what predicting writes to: another thread may be learning
     cdef double* predicted
@@ -55,6 +56,6 @@ cdef class LinearMemory:
     @cython.final
     cdef inline int _enter(self) except -1:
         """Begin to change the model, which no other thread is learning with."""
-        if self.busy or self.m.param == NULL:
+        if self.busy or self.claimed or self.m.param == NULL:
             self._refuse_second()
         return 0

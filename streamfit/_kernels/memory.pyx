@@ -1,5 +1,6 @@
 """The memory of a linear model: its configuration, its arrays, and how they grow."""
 
+from cpython.pythread cimport PyThread_get_thread_ident
 from libc.math cimport INFINITY
 from libc.stdint cimport int32_t, int64_t, uint8_t
 from libc.stdlib cimport calloc, free
@@ -331,6 +332,8 @@ cdef class LinearMemory:
     cdef int _refuse_second(self) except -1:
         if self.m.param == NULL:
             raise TypeError("the learner has not been made: its __init__ was never called")
+        if not self.busy and self.claimed == PyThread_get_thread_ident():
+            return 0
         # a table is learned without the GIL: no other thread may move the arrays meanwhile
         self._forget_names()
         raise BusyError(

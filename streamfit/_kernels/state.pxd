@@ -8,6 +8,7 @@ cdef class Snapshot:
     cdef list touched, classes
     cdef dict class_numbers
     cdef object index
+    cdef LinearMemory claims          # whose only changer its thread is, for as long as this lives
 
 
 cdef class LinearState(LinearMemory):

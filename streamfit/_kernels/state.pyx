@@ -1,5 +1,6 @@
 """What a linear model knows: its counters, and its numbers out, in, saved and brought back."""
 
+from cpython.pythread cimport PyThread_get_thread_ident
 from libc.stdint cimport uint8_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
@@ -18,6 +19,13 @@ cdef class Snapshot:
 
     def __dealloc__(self):
         free(self.memory)
+        self.release()
+
+    def release(self):
+        """Let other threads change the model again."""
+        if self.claims is not None:
+            self.claims.claimed = 0
+            self.claims = None
 
 
 cdef class LinearState(LinearMemory):
@@ -229,8 +237,12 @@ cdef class LinearState(LinearMemory):
         self._enter()
         self._take_back(n, self.m.n_outputs)
 
-    def _snapshot(self):
-        """What `_restore` needs to undo calls that come after: O(features), in one piece."""
+    def _snapshot(self, bint claim=False):
+        """What `_restore` needs to undo calls that come after: O(features), in one piece.
+
+        With `claim` no other thread may change the model, which would be undone too, before the
+        snapshot is released or gone.
+        """
         self._enter()
         cdef Snapshot saved = Snapshot()
         cdef Py_ssize_t size = self.m.n_outputs * self.m.stride * self.itemsize
@@ -251,6 +263,9 @@ cdef class LinearState(LinearMemory):
         if statistics:
             memcpy(to, self.m.mean_of, statistics)
             memcpy(to + statistics, self.m.variance_of, statistics)
+        if claim and not self.claimed:
+            self.claimed = PyThread_get_thread_ident()
+            saved.claims = self
         return saved
 
     def _restore(self, Snapshot saved not None):

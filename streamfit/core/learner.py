@@ -60,7 +60,7 @@ class LinearLearner(LinearModel):
         To be all or nothing each call keeps a copy of the model meanwhile, which costs O(features):
         with many more features than a table has numbers use `learn_one`, or a `Trainer`.
         """
-        before = self._snapshot()
+        before = self._snapshot(claim=True)
         try:
             if self._learn_at_once(X, y, w, before):
                 return
@@ -69,6 +69,7 @@ class LinearLearner(LinearModel):
             self.learn_block(block, 0, len(block))
         except BaseException:
             self._restore(before)
+            before.release()
             raise
 
     def _learn_at_once(self, X: Any, y: Any, w: Any, before: Snapshot) -> bool:
