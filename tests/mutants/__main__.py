@@ -19,7 +19,9 @@ import sys
 import sysconfig
 import tempfile
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 
 from tests.mutants.table import MUTANTS, Mutant
@@ -27,7 +29,9 @@ from tests.mutants.table import MUTANTS, Mutant
 ROOT = Path(__file__).parents[2]
 KERNELS = Path("streamfit/_kernels")
 # Not optimized, and for any processor: compiled in a few seconds, with the same bits.
-FLAGS = "-O0 -DSF_BASELINE -w -fPIC -shared -ffp-contract=off -fno-math-errno -fno-trapping-math"
+FLAGS = (
+    "-O0 -g1 -DSF_BASELINE -w -fPIC -shared -ffp-contract=off -fno-math-errno -fno-trapping-math"
+)
 QUICK = (
     *("tests/properties/test_arithmetic.py", "tests/properties/test_offline.py"),
     *("tests/properties/test_sparse.py", "tests/properties/test_machine.py"),
@@ -38,6 +42,8 @@ QUICK = (
 """What runs on each mutant, the likeliest to find it first; the first failure ends it."""
 FIRST = {
     "sparse.h": "tests/properties/test_sparse.py",
+    "learn.h": "tests/properties/test_offline.py",
+    "each.h": "tests/properties/test_arrival.py",
     "dicts.h": "tests/properties/test_dicts.py",
     "decimals.h": "tests/properties/test_decimals.py",
     "noise.h": "tests/properties/test_noise_scale.py",
@@ -56,21 +62,23 @@ def copy_of_the_sources(root: Path, folder: Path) -> Path:
     return folder
 
 
+@cache
 def modules_of(folder: Path, header: str) -> list[str]:
-    """Name the modules whose C includes a header, through whatever other headers."""
+    """Name the compiled modules that have code of a header, by their tables of line numbers."""
 
-    def includes(path: Path) -> bool:
-        names = re.findall(r'#include "(\w+\.h)"', path.read_text())
-        there = [name for name in names if (path.parent / name).exists()]
-        return header in there or any(includes(path.parent / name) for name in there)
+    def has_code(path: Path) -> bool:
+        command = ["objdump", "--dwarf=decodedline", str(path)]
+        lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        return re.search(rf"^{re.escape(header)}\s", lines, re.MULTILINE) is not None
 
-    return sorted(path.stem for path in (folder / KERNELS).glob("*.c") if includes(path))
+    modules = sorted(path.stem for path in (folder / KERNELS).glob("*.c"))
+    return [module for module in modules if has_code(compiled(folder, module))]
 
 
-def compile_kernels(folder: Path, modules: list[str]) -> str:
-    """Compile modules of a copy; return what the compiler complains about."""
+def compile_kernels(folder: Path, modules: Sequence[str] = ()) -> str:
+    """Compile modules of a copy, all if none is named; return what the compiler complains about."""
     include = sysconfig.get_path("include")
-    for module in modules:
+    for module in modules or [path.stem for path in (folder / KERNELS).glob("*.c")]:
         source = folder / KERNELS / f"{module}.c"
         command = ["gcc", *FLAGS.split(), f"-I{include}", f"-I{source.parent}", str(source)]
         command += ["-o", str(compiled(folder, module)), "-lm"]
@@ -133,7 +141,7 @@ def main(files: list[str]) -> int:
         n = min(2, os.cpu_count() or 1)
         folders: queue.Queue[Path] = queue.Queue()
         first = copy_of_the_sources(ROOT, Path(temporary, "0"))
-        if complaint := compile_kernels(first, modules_of(first, "arithmetic.h")):
+        if complaint := compile_kernels(first):
             print(f"the sources themselves do not compile: {complaint}")
             return 2
         if (failure := first_failure(first)) is not None:
