@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 from streamfit.testing import LocalKafka
 
@@ -12,7 +12,9 @@ _COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("dev", max_examples=50, **_COMMON)
 settings.register_profile("ci", max_examples=50, derandomize=True, **_COMMON)
 settings.register_profile("nightly", max_examples=5000, **_COMMON)
-settings.register_profile("mutants", max_examples=25, derandomize=True, **_COMMON)
+settings.register_profile(
+    "mutants", max_examples=25, derandomize=True, phases=[Phase.explicit, Phase.generate], **_COMMON
+)
 settings.load_profile(
     os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") == "true" else "dev")
 )
