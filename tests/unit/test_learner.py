@@ -276,6 +276,27 @@ def test_a_micro_batch_of_weight_zero_moves_nothing() -> None:
     assert (model.weights, model.n_updates) == ({0: 0.0}, 1)
 
 
+@pytest.mark.parametrize("batch_size", [1, 3])
+@pytest.mark.parametrize("many", [False, True])
+def test_the_progressive_loss_is_that_of_each_sample_before_it_by_its_weight(
+    batch_size: int, many: bool
+) -> None:
+    rng = np.random.default_rng(0)
+    X, y, w = rng.normal(size=(20, 3)), rng.normal(size=20), rng.integers(0, 4, size=20) / 2.0
+    model, before = (sf.LinearRegression(sf.optim.SGD(0.1), batch_size=batch_size) for _ in "ab")
+    model.track_loss = True
+    losses = []
+    for x, label, weight in zip(X, y, w, strict=True):
+        losses.append((before.predict_one(x) - label) ** 2)
+        before.learn_one(x, label, weight)
+        if not many:
+            model.learn_one(x, label, weight)
+    if many:
+        model.learn_many(X, y, w)
+    assert model.loss_sum == pytest.approx(w @ losses, rel=1e-12)
+    assert model.loss_weight == w.sum()
+
+
 def test_one_weight_for_all_rows() -> None:
     one, each = (sf.LinearRegression(reduction="sum") for _ in range(2))
     one.learn_many([[1.0], [2.0]], [1.0, 2.0], 0.5)
