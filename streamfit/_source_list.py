@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -37,13 +38,21 @@ class SourceList:
     """
 
     def __init__(self, sources: Sequence[Source]) -> None:
-        for source in sources:
+        for i, source in enumerate(sources):
             if not isinstance(source, Source):
-                raise ConfigurationError(f"a list of sources holds {source!r:.80}, which is none")
-            if isinstance(source, Splits | KeepsState):
                 raise ConfigurationError(
-                    f"{source!r:.80} has partitions or a state of its own: pass it alone, not in "
-                    "a list of sources"
+                    f"item {i} of the list is of type {type(source).__name__}, not a source: "
+                    f"{_advice(source)}"
+                )
+            if isinstance(source, Splits):
+                raise ConfigurationError(
+                    f"{source!r:.80} has partitions of its own: pass it alone, not in a list of "
+                    "sources"
+                )
+            if isinstance(source, KeepsState):
+                raise ConfigurationError(
+                    f"{source!r:.80} keeps a state over all its samples, so it can be no part of a "
+                    "list of sources: sf.Trainer reads it"
                 )
         if not sources:
             raise ConfigurationError("a list of sources needs at least one")
@@ -134,3 +143,12 @@ class SourceList:
         """Return the key of a partition, here and in its own source."""
         (theirs,) = self._parts[number].position()
         return f"{theirs.rpartition(':')[0]}:{number}", theirs
+
+
+def _advice(item: object) -> str:
+    """Say how to make a source of something else."""
+    if isinstance(item, str | os.PathLike):
+        return "wrap it in CSVSource(...), or in another source that reads such files"
+    if isinstance(item, Iterator) or callable(item):
+        return "wrap the function that makes it in sf.IterableSource(...)"
+    return "samples in memory are sf.ArraySource(X, y)"

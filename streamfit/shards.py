@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 from streamfit.core.sums import cut
 from streamfit.errors import ConfigurationError
 from streamfit.sources import ArraySource, SourceList
-from streamfit.types import Position, Source, Splits
+from streamfit.types import KeepsState, Position, Source, Splits
 
 __all__ = ["MODES", "Dealing", "Shards", "deal", "split"]
 
@@ -89,8 +89,9 @@ def split(source: Any, shares: int, mode: str) -> Shards:
     Raises
     ------
     ConfigurationError
-        When the source cannot be split, or is a list of more sources than shares, some of them
-        live: one that never ends would keep those from being read that share a share with it.
+        When the source cannot be split; or is a list that holds something else, or more sources
+        than shares, some of them live: one that never ends would keep those from being read that
+        share a share with it.
 
     Examples
     --------
@@ -109,7 +110,7 @@ def split(source: Any, shares: int, mode: str) -> Shards:
             parts.append(source.rows(start, start + size))
             start += size
         return Shards(SourceList(parts), cuts=False, total=n)
-    if isinstance(source, list | tuple) and source and isinstance(source[0], Source):
+    if isinstance(source, list | tuple):
         source = SourceList(source)
     if isinstance(source, SourceList) and source.live and len(source.partitions()) > shares:
         n = len(source.partitions())
@@ -119,8 +120,11 @@ def split(source: Any, shares: int, mode: str) -> Shards:
             f"shares={n} or more; or, if all end, make them without live"
         )
     if not isinstance(source, Splits) or not isinstance(source, Source):
-        raise ConfigurationError(
-            f"a {type(source).__name__} cannot be split among workers: pass an ArraySource, a "
-            "KafkaSource, or a list of sources (one file each, say)"
-        )
+        if isinstance(source, KeepsState):
+            advice = "it keeps a state over all its samples; sf.Trainer reads it"
+        elif isinstance(source, Source):
+            advice = "give a list of sources, one file each"
+        else:
+            advice = "pass an ArraySource, a KafkaSource, or a list of sources, one file each"
+        raise ConfigurationError(f"{type(source).__name__} cannot be split among workers: {advice}")
     return Shards(source, cuts=False)

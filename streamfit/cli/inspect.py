@@ -58,6 +58,7 @@ def inspect(
 def _facts(saved: Checkpoint) -> dict[str, Any]:
     run = saved.trainer
     weight = run.get("loss_weight") or 0.0
+    shares = run.get("shares") or {}  # of a RayTrainer
     options = {name: value for name, value in saved.config.items() if name != "id"}
     return {
         "checkpoint": saved.number,
@@ -71,6 +72,8 @@ def _facts(saved: Checkpoint) -> dict[str, Any]:
         "progressive_loss": run["loss_sum"] / weight if weight else None,
         "position": saved.position,
         "source": run.get("source"),
+        "mode": shares.get("mode"),
+        "shares": shares.get("n"),
     }
 
 

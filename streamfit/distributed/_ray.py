@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
@@ -18,6 +19,7 @@ from streamfit.errors import (
     StreamfitError,
     WorkerError,
 )
+from streamfit.events import event
 
 try:
     import ray
@@ -28,6 +30,8 @@ except ImportError as error:
     ) from error
 
 __all__ = ["RayPool", "session"]
+
+_log = logging.getLogger(__name__)
 
 _SMALL = 1 << 16  # bytes; the object store takes milliseconds, an argument does not
 
@@ -50,6 +54,8 @@ def session(workers: int) -> Iterator[None]:
         yield
         return
     address = os.environ.get("RAY_ADDRESS") or "local"
+    if address == "local":
+        _log.info(event("starting_ray", cpus=workers))  # which takes from seconds to a minute
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     with _on_loopback() if address == "local" else nullcontext():
         try:
@@ -72,8 +78,9 @@ def _no_ray(address: str, error: Exception) -> str:
     reason = _first_line(error)
     if address == "local":
         return (
-            f"no local Ray could be started ({reason}): look whether there is room on the disk, "
-            "in /tmp and in /dev/shm, or call ray.init yourself before"
+            f"no local Ray could be started ({reason}): if the machine is busy, it may have taken "
+            "too long, so start again; look whether there is room on the disk, in /tmp and in "
+            "/dev/shm, or call ray.init yourself before"
         )
     return (
         f"the cluster of RAY_ADDRESS={address!r} cannot be connected to ({reason}): correct it; "

@@ -8,6 +8,7 @@ of them is lost.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -24,6 +25,7 @@ from streamfit.distributed._messages import Done
 from streamfit.distributed._synchronous import SynchronousRounds
 from streamfit.distributed._workers import Abandoned, WorkerLost
 from streamfit.errors import CheckpointMismatchError, ConfigurationError, StreamfitError
+from streamfit.events import event
 from streamfit.shards import Dealing, Shards, deal, split
 from streamfit.types import Action, Position, Splits
 
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     from streamfit.distributed.trainer import ShareTrainer
 
 __all__ = ["ShareRun"]
+
+_log = logging.getLogger(__name__)
 
 _IDLE_SECONDS = 0.01
 _LOOK_SECONDS = 3.0
@@ -184,11 +188,32 @@ class ShareRun(Run):
         )
         try:
             self._sources = self._deal()
+            self._tell_of_the_idle()
             super()._train()
             with suppress(StreamfitError):  # a generator cannot, and nobody will read it again
                 self.source.seek(self._position)  # where a second run begins, as a Trainer's does
         finally:
             self.crew.close()
+
+    def _tell_of_the_idle(self) -> None:
+        """Log when there are workers that have nothing to do."""
+        workers, shares = self.plan.workers, self._n_shares
+        if shares < workers:
+            more = "take no more workers than shares"
+            if self._resumed_at is not None:
+                more += "; how many shares there are is part of the checkpoint and cannot change"
+            _log.warning(event("workers_idle", workers=workers, shares=shares, message=more))
+        elif not self._shards.cuts and (partitions := len(self._dealing)) < workers:
+            more = "one worker reads a partition, or a source of a list: take no more workers"
+            _log.warning(
+                event(
+                    "workers_idle",
+                    workers=workers,
+                    shares=shares,
+                    partitions=partitions,
+                    message=more,
+                )
+            )
 
     def _flush(self, reason: str, last_batch: str) -> None:
         """Do nothing: shares deal with their partial micro-batches themselves."""

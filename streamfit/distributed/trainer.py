@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from streamfit.checkpoint import Checkpointer
 from streamfit.core.features import FeatureIndex
 from streamfit.core.learner import LinearLearner
 from streamfit.core.sums import check_separable
 from streamfit.core.validation import check_choice, check_integer, check_real
+from streamfit.dead_letters import DeadLetters
 from streamfit.distributed._messages import Settings
 from streamfit.distributed._run import ShareRun
 from streamfit.distributed._workers import Here, Pool
 from streamfit.errors import ConfigurationError, UnsupportedError
-from streamfit.report import TrainingReport
+from streamfit.report import Progress, TrainingReport
 from streamfit.shards import MODES, split
 from streamfit.trainer import Trainer
 from streamfit.types import Learner, Monitor
+
+if TYPE_CHECKING:
+    from streamfit.serving import WebMonitor
 
 __all__ = ["RayTrainer", "ShareTrainer"]
 
@@ -57,7 +63,6 @@ class ShareTrainer(Trainer):
         max_restarts: int = 10,
         **options: Any,
     ) -> None:
-        self._load()
         self.workers = check_integer("workers", workers, minimum=1, maximum=_MOST)
         self.mode = check_choice("mode", mode, MODES)
         self.sync_batches, self.sync_seconds = _sync_every(sync_every, mode)
@@ -69,6 +74,7 @@ class ShareTrainer(Trainer):
         self.max_restarts = check_integer("max_restarts", max_restarts, minimum=0)
         self.given_source = source
         self.shards = split(source, self.shares, mode)
+        _check_model(model, mode)
         super().__init__(model, self.shards.source, **options)
         if self.last_batch == "carry":
             raise ConfigurationError(
@@ -80,7 +86,6 @@ class ShareTrainer(Trainer):
                 "callbacks: a monitor acts between two samples, and shares learn theirs at the "
                 "same time; functions of a Progress are welcome"
             )
-        _check_model(model, mode)
         if model.current_batch_size is None and getattr(self.source, "live", False):
             raise ConfigurationError(
                 "batch_size=None makes one update an epoch, and a live source has no end"
@@ -96,9 +101,6 @@ class ShareTrainer(Trainer):
             self.max_wait,
             bool(self.evaluation.metrics),
         )
-
-    def _load(self) -> None:
-        """Import what the workers need."""
 
     def open_pool(self, settings: Settings) -> Pool:
         """Make the place where workers are."""
@@ -169,9 +171,9 @@ class RayTrainer(ShareTrainer):
         the CPUs, they are waited for this long too, and at least 30 seconds.
     max_restarts
         How many workers may be lost before the run gives up.
-    **options
-        The other arguments of `Trainer`; except that `last_batch` cannot be `"carry"`, and
-        callbacks cannot be monitors.
+    epochs, ..., monitor
+        As of `Trainer`; except that `last_batch` cannot be `"carry"`, and callbacks cannot be
+        monitors.
 
     Raises
     ------
@@ -192,8 +194,53 @@ class RayTrainer(ShareTrainer):
     at hand and no more.
     """
 
-    def _load(self) -> None:
-        from streamfit.distributed import _ray
+    def __init__(
+        self,
+        model: Learner,
+        source: Any,
+        *,
+        workers: int,
+        mode: str = "synchronous",
+        sync_every: int | str | None = None,
+        shares: int | None = None,
+        worker_timeout: float = 60.0,
+        max_restarts: int = 10,
+        epochs: int = 1,
+        last_batch: str = "apply",
+        metrics: Any = (),
+        checkpoint: Checkpointer | None = None,
+        max_wait: float | None = None,
+        on_bad_sample: str | DeadLetters = "raise",
+        max_bad_ratio: float | None = None,
+        bad_window: int = 1000,
+        max_samples: int | None = None,
+        callbacks: Iterable[Callable[[Progress], object] | Monitor] = (),
+        progress: bool = False,
+        monitor: str | WebMonitor | None = None,
+    ) -> None:
+        super().__init__(
+            model,
+            source,
+            workers=workers,
+            mode=mode,
+            sync_every=sync_every,
+            shares=shares,
+            worker_timeout=worker_timeout,
+            max_restarts=max_restarts,
+            epochs=epochs,
+            last_batch=last_batch,
+            metrics=metrics,
+            checkpoint=checkpoint,
+            max_wait=max_wait,
+            on_bad_sample=on_bad_sample,
+            max_bad_ratio=max_bad_ratio,
+            bad_window=bad_window,
+            max_samples=max_samples,
+            callbacks=callbacks,
+            progress=progress,
+            monitor=monitor,
+        )
+        from streamfit.distributed import _ray  # last: no missing package hides a mistake above
 
         self._ray = _ray
 
@@ -227,9 +274,12 @@ def _sync_every(value: object, mode: str) -> tuple[int | None, float | None]:
 
 def _check_model(model: object, mode: str) -> None:
     """Refuse what cannot be learned in shares, or not in this mode."""
+    if isinstance(model, type):
+        return  # Trainer tells of it
     if not isinstance(model, LinearLearner):
         raise ConfigurationError(
-            f"a {type(model).__name__} cannot be trained in shares; streamfit's own learners can"
+            "several workers train streamfit's own linear models, such as sf.LogisticRegression, "
+            f"not {type(model).__name__}; models of Keras and River are trained by sf.Trainer"
         )
     if isinstance(model.features, FeatureIndex):
         names, fixed = model.features.names, model.features.fixed

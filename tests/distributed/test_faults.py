@@ -258,12 +258,17 @@ import sys
 sys.modules["ray"] = None
 import streamfit as sf
 try:
-    sf.distributed.RayTrainer(sf.LinearRegression(), [], workers=2)
+    sf.distributed.RayTrainer(sf.LinearRegression(), sf.ArraySource([[1.0]], [1.0]), workers=2)
 except sf.errors.MissingDependencyError as error:
+    print(error)
+try:
+    sf.distributed.RayTrainer(sf.LinearRegression(), [], workers=2)
+except sf.errors.ConfigurationError as error:
     print(error)
 """
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert 'pip install "streamfit[ray]"' in told.stdout
+    assert "a list of sources needs at least one" in told.stdout  # mistakes are told of first
 
 
 def test_ray_is_not_imported_before_it_is_needed() -> None:

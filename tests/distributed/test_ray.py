@@ -78,6 +78,8 @@ print(train(), state() == before)
 
 def test_a_ray_that_does_not_start_is_told_of_in_one_line() -> None:
     code = """
+import logging
+logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
 try:
     train()
 except sf.errors.WorkerError as error:
@@ -85,7 +87,9 @@ except sf.errors.WorkerError as error:
 """
     told = python(TRAIN + code, RAY_TMPDIR="/proc/nowhere")
     assert re.fullmatch(
-        r"no local Ray could be started \(FileNotFoundError: .*nowhere'\): look .*"
+        r"event=starting_ray cpus=2\n"
+        r"no local Ray could be started \(FileNotFoundError: .*nowhere'\): if the machine is busy, "
+        r".* start again; look .*"
         r"\| FileNotFoundError\n",
         told,
     )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
+import json
+import logging
 import threading
 import time
 from collections.abc import Iterator
@@ -11,10 +14,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from river import drift
+from river import drift, linear_model
 
 import streamfit as sf
-from streamfit.distributed import ShareTrainer
+from connectors import CSVSource
+from streamfit import cli
+from streamfit.distributed import RayTrainer, ShareTrainer
 from streamfit.errors import CheckpointMismatchError, ConfigurationError
 from streamfit.shards import deal
 from streamfit.sources import SourceList
@@ -144,3 +149,114 @@ def test_a_source_is_no_other_one() -> None:
     source = rows()
     with pytest.raises(ConfigurationError, match="the same object twice"):
         trainer([source, source], workers=2)
+
+
+@pytest.mark.parametrize(
+    ("source", "why"),
+    [
+        (
+            ["a.csv", "b.csv"],
+            r"item 0 of the list is of type str, not a source: wrap it in CSVSource\(\.\.\.\)",
+        ),
+        ([rows(), Path("b.csv")], "item 1 of the list is of type PosixPath, not a source: wrap it"),
+        ([(np.ones(3), True)], r"item 0 .* of type tuple.*: samples in memory are sf\.ArraySource"),
+        ([endless(), endless()], r"item 0 .* of type generator.*: wrap the function that makes it"),
+        ([], "a list of sources needs at least one"),
+        ("a.csv", "str cannot be split among workers: pass an ArraySource, a KafkaSource, or a li"),
+        (
+            sf.IterableSource(endless),
+            "IterableSource cannot be split among workers: give a list of sources, one file each",
+        ),
+    ],
+    ids=["paths", "path", "samples", "generators", "empty", "one path", "one source"],
+)
+@EACH_MODE
+def test_what_is_no_source_is_named(source: Any, why: str, mode: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match=why):
+        trainer(source, workers=2, **mode)
+
+
+def test_a_single_file_is_told_of_lists(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("x,y\n1,1\n")
+    source = CSVSource(tmp_path / "a.csv", target="y")
+    with pytest.raises(ConfigurationError, match="CSVSource .*: give a list of sources, one file"):
+        trainer(source, workers=2)
+
+
+def test_other_models_are_not_sent_to_adapters() -> None:
+    models: list[Any] = [
+        linear_model.LogisticRegression(),
+        sf.adapters.RiverLearner(linear_model.LogisticRegression()),
+        "model",
+    ]
+    for model in models:
+        with pytest.raises(ConfigurationError, match="not .*are trained by sf.Trainer") as refused:
+            ShareTrainer(model, rows(), workers=2)
+        assert "adapters" not in str(refused.value)
+        assert f"not {type(model).__name__};" in str(refused.value)
+    with pytest.raises(ConfigurationError, match=r"pass an instance, LogisticRegression\(\)"):
+        ShareTrainer(sf.LogisticRegression, rows(), workers=2)  # type: ignore[arg-type]
+
+
+def test_wrong_arguments_are_those_of_the_class_that_was_called() -> None:
+    make: Any = RayTrainer
+    for options in ({}, {"workers": 2, "foo": 3}):
+        with pytest.raises(TypeError, match=r"^RayTrainer\.__init__\(\) .*'(workers|foo)'"):
+            make(sf.LogisticRegression(), rows(), **options)
+
+
+def test_the_arguments_are_those_of_the_classes_below() -> None:
+    names = set(inspect.signature(RayTrainer).parameters)
+    for kind in (sf.Trainer, ShareTrainer):
+        its = dict(inspect.signature(kind).parameters)
+        its.pop("options", None)
+        assert its.keys() <= names
+        names -= its.keys() - {"model", "source"}
+        for name, parameter in its.items():
+            ours = inspect.signature(RayTrainer).parameters[name]
+            assert (ours.kind, ours.default) == (parameter.kind, parameter.default)
+    assert names == {"model", "source"}
+
+
+# ---- workers that have nothing to do
+
+
+def idle(caplog: pytest.LogCaptureFixture, source: Any = None, **options: Any) -> list[str]:
+    caplog.clear()
+    with caplog.at_level(logging.INFO, logger="streamfit"):
+        trainer(source, **options).run()
+    return [text for text in caplog.messages if text.startswith("event=workers_idle")]
+
+
+@EACH_MODE
+def test_idle_workers_are_told_of(
+    mode: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert idle(caplog, workers=2, **mode) == []
+    assert idle(caplog, workers=1, shares=2, **mode) == []
+    assert idle(caplog, [rows(), rows()], workers=2, shares=5, **mode) == []
+    (told,) = idle(caplog, workers=2, shares=1, **mode)
+    assert told == (
+        'event=workers_idle workers=2 shares=1 message="take no more workers than shares"'
+    )
+    (told,) = idle(caplog, [rows()], workers=2, **mode)
+    assert told.startswith("event=workers_idle workers=2 shares=2 partitions=1 message=")
+    checkpoint = {"checkpoint": sf.Checkpointer(tmp_path)}
+    assert idle(caplog, workers=2, max_samples=50, **checkpoint, **mode) == []
+    (told,) = idle(caplog, workers=3, **checkpoint, **mode)
+    assert told.startswith("event=workers_idle workers=3 shares=2 message=")
+    assert "part of the checkpoint and cannot change" in told
+
+
+@EACH_MODE
+def test_a_checkpoint_shows_its_shares(
+    mode: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trainer(workers=1, shares=3, checkpoint=sf.Checkpointer(tmp_path), **mode).run()
+    assert cli.main(["inspect", str(tmp_path), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["mode"], found["shares"]) == (mode["mode"], 3)
+    assert cli.main(["inspect", str(tmp_path)]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["mode", mode["mode"]] in lines
+    assert ["shares", "3"] in lines

@@ -177,7 +177,7 @@ def test_what_is_sequential_by_definition_is_refused(model: Any, why: str) -> No
 
 
 def test_sources_that_cannot_be_split_are_refused() -> None:
-    for source in ([({"x": 1.0}, True)], PartitionedSource([[]]), sf.IterableSource([])):
+    for source in ("a.csv", PartitionedSource([[]]), sf.IterableSource([])):
         with pytest.raises(ConfigurationError, match="cannot be split among workers"):
             ShareTrainer(sf.LogisticRegression(), source, workers=2)
 
