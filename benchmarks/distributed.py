@@ -208,10 +208,14 @@ def sync() -> list[str]:
             return sf.LogisticRegression(sf.optim.SGD(0.01), batch_size=2, features=features)
 
         times: list[float] = []
+
+        def note(_: sf.Progress, times: list[float] = times) -> None:
+            times.append(time.perf_counter())
+
         together = RayTrainer(
             *(model(), sf.ArraySource(X, y)),
             workers=2,
-            callbacks=[lambda _, times=times: times.append(time.perf_counter())],
+            callbacks=[note],
         ).run()
         alone = sf.Trainer(model(), sf.ArraySource(X, y)).run()
         assert together.n_updates == alone.n_updates

@@ -39,20 +39,14 @@ class SourceList:
 
     def __init__(self, sources: Sequence[Source]) -> None:
         for i, source in enumerate(sources):
+            item = f"item {i} of the list is of type {type(source).__name__}"
             if not isinstance(source, Source):
-                raise ConfigurationError(
-                    f"item {i} of the list is of type {type(source).__name__}, not a source: "
-                    f"{_advice(source)}"
-                )
+                raise ConfigurationError(f"{item}, not a source: {_advice(source)}")
             if isinstance(source, Splits):
-                raise ConfigurationError(
-                    f"{source!r:.80} has partitions of its own: pass it alone, not in a list of "
-                    "sources"
-                )
+                raise ConfigurationError(f"{item} and has partitions of its own: pass it alone")
             if isinstance(source, KeepsState):
                 raise ConfigurationError(
-                    f"{source!r:.80} keeps a state over all its samples, so it can be no part of a "
-                    "list of sources: sf.Trainer reads it"
+                    f"{item}, which keeps a state over all its samples: read it with sf.Trainer"
                 )
         if not sources:
             raise ConfigurationError("a list of sources needs at least one")
@@ -149,6 +143,8 @@ def _advice(item: object) -> str:
     """Say how to make a source of something else."""
     if isinstance(item, str | os.PathLike):
         return "wrap it in CSVSource(...), or in another source that reads such files"
-    if isinstance(item, Iterator) or callable(item):
+    if callable(item):
+        return "wrap it in sf.IterableSource(...)"
+    if isinstance(item, Iterator):
         return "wrap the function that makes it in sf.IterableSource(...)"
     return "samples in memory are sf.ArraySource(X, y)"

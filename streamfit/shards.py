@@ -121,7 +121,7 @@ def split(source: Any, shares: int, mode: str) -> Shards:
         )
     if not isinstance(source, Splits) or not isinstance(source, Source):
         if isinstance(source, KeepsState):
-            advice = "it keeps a state over all its samples; sf.Trainer reads it"
+            advice = "it keeps a state over all its samples; read it with sf.Trainer"
         elif isinstance(source, Source):
             advice = "give a list of sources, one file each"
         else:

@@ -277,9 +277,11 @@ def _check_model(model: object, mode: str) -> None:
     if isinstance(model, type):
         return  # Trainer tells of it
     if not isinstance(model, LinearLearner):
+        kind = type(model)
         raise ConfigurationError(
             "several workers train streamfit's own linear models, such as sf.LogisticRegression, "
-            f"not {type(model).__name__}; models of Keras and River are trained by sf.Trainer"
+            f"not {kind.__module__}.{kind.__name__}; models of Keras and River are trained by "
+            "sf.Trainer"
         )
     if isinstance(model.features, FeatureIndex):
         names, fixed = model.features.names, model.features.fixed

@@ -17,7 +17,7 @@ import pytest
 from river import drift, linear_model
 
 import streamfit as sf
-from connectors import CSVSource
+from connectors import CSVSource, Windows
 from streamfit import cli
 from streamfit.distributed import RayTrainer, ShareTrainer
 from streamfit.errors import CheckpointMismatchError, ConfigurationError
@@ -158,9 +158,13 @@ def test_a_source_is_no_other_one() -> None:
             ["a.csv", "b.csv"],
             r"item 0 of the list is of type str, not a source: wrap it in CSVSource\(\.\.\.\)",
         ),
-        ([rows(), Path("b.csv")], "item 1 of the list is of type PosixPath, not a source: wrap it"),
+        (
+            [rows(), Path("b.csv")],
+            "item 1 of the list is of type .*Path, not a source: wrap it in CSV",
+        ),
         ([(np.ones(3), True)], r"item 0 .* of type tuple.*: samples in memory are sf\.ArraySource"),
         ([endless(), endless()], r"item 0 .* of type generator.*: wrap the function that makes it"),
+        ([endless, endless], r"item 0 .* of type function.*: wrap it in sf\.IterableSource"),
         ([], "a list of sources needs at least one"),
         ("a.csv", "str cannot be split among workers: pass an ArraySource, a KafkaSource, or a li"),
         (
@@ -168,7 +172,7 @@ def test_a_source_is_no_other_one() -> None:
             "IterableSource cannot be split among workers: give a list of sources, one file each",
         ),
     ],
-    ids=["paths", "path", "samples", "generators", "empty", "one path", "one source"],
+    ids=["paths", "path", "samples", "generators", "functions", "empty", "one path", "one source"],
 )
 @EACH_MODE
 def test_what_is_no_source_is_named(source: Any, why: str, mode: dict[str, Any]) -> None:
@@ -183,6 +187,15 @@ def test_a_single_file_is_told_of_lists(tmp_path: Path) -> None:
         trainer(source, workers=2)
 
 
+def test_windows_are_told_of_the_other_trainer() -> None:
+    source = Windows(rows(), 3, 1)
+    for given in (source, [source]):
+        with pytest.raises(ConfigurationError, match="keeps a state .* read it with sf.Trainer"):
+            trainer(given, workers=2)
+    with pytest.raises(ConfigurationError, match="item 1 .*SourceList .*: pass it alone"):
+        trainer([rows(), SourceList([rows()])], workers=2)
+
+
 def test_other_models_are_not_sent_to_adapters() -> None:
     models: list[Any] = [
         linear_model.LogisticRegression(),
@@ -192,8 +205,8 @@ def test_other_models_are_not_sent_to_adapters() -> None:
     for model in models:
         with pytest.raises(ConfigurationError, match="not .*are trained by sf.Trainer") as refused:
             ShareTrainer(model, rows(), workers=2)
-        assert "adapters" not in str(refused.value)
-        assert f"not {type(model).__name__};" in str(refused.value)
+        assert "sf.adapters" not in str(refused.value)
+        assert f"{type(model).__name__};" in str(refused.value)
     with pytest.raises(ConfigurationError, match=r"pass an instance, LogisticRegression\(\)"):
         ShareTrainer(sf.LogisticRegression, rows(), workers=2)  # type: ignore[arg-type]
 
