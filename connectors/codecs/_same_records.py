@@ -13,7 +13,7 @@ from streamfit.types import FloatArray
 __all__ = ["TabledSamples", "reader_of"]
 
 # in a flat object a text is a name where a colon follows
-_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"(?P<colon>\s*:)?|-?\d[-+.\deE]*|true|false|null')
+_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"(?P<colon>\s*:)?|-?\d[-+.\deE]*|true|false|null')
 
 
 def reader_of(
@@ -43,8 +43,9 @@ def reader_of(
         all(type(x[name]) in (bool, int, float) for name in names)
     ):
         return None
-    spans = [found.span() for found in _TOKEN.finditer(record) if not found["colon"]]
-    if len(spans) != len(x):  # a name that is there twice
+    tokens = list(_TOKEN.finditer(record))
+    spans = [found.span() for found in tokens if not found["colon"]]
+    if not len(x) == len(spans) == len(tokens) - len(spans):  # a name that is there twice
         return None
     ends = [0, *(stop for _, stop in spans)]
     starts = [*(start for start, _ in spans), len(record)]

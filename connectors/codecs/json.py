@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
@@ -124,12 +125,13 @@ class JSONDecoder:
         """Read records that are all like the first one; None if they are not."""
         if 2 * self._n_parsed_again > self._n_tabled:
             return None
-        if self._alike is None or self._alike[0].read(values[:1], self.max_bytes) is None:
+        most = min(self.max_bytes, sys.maxsize)
+        if self._alike is None or self._alike[0].read(values[:1], most) is None:
             self._alike = self._like(values[0])
         if self._alike is None:
             return None
         reader, names = self._alike
-        read = reader.read(values, self.max_bytes)
+        read = reader.read(values, most)
         if read is None:
             return None
         table, ys, ws = read
@@ -139,7 +141,7 @@ class JSONDecoder:
 
     def _like(self, value: bytes | None) -> tuple[SameRecords, list[str]] | None:
         """Return the reader of records like this one, if there is one."""
-        if value is None or len(value) > self.max_bytes:
+        if type(value) is not bytes or len(value) > self.max_bytes:
             return None
         try:
             x = orjson.loads(value)

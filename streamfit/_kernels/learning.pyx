@@ -74,7 +74,7 @@ cdef class LinearLearning(LinearSamples):
             if predictors != NULL and self.m.n_outputs > outputs:
                 predictors[outputs] = -INFINITY  # before this sample its class was not known
         finally:
-            if not learned and not self.busy:
+            if not learned and not self._is_taken():
                 if known < 0:  # what a value's own code may have learned stays
                     known, outputs = m.n_features, m.n_outputs
                 self._take_back(known if self.hashing is None else 0, outputs)

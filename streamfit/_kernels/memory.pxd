@@ -44,6 +44,7 @@ cdef class LinearMemory:
     cdef int _add_output(self, object name) except -1
     cdef int _take_back(self, Py_ssize_t columns, Py_ssize_t outputs) except -1
     cdef int _forget_names(self) except -1
+    cdef bint _is_taken(self) noexcept
     cdef int _refuse_second(self) except -1
 
     @cython.final

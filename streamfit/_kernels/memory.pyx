@@ -329,13 +329,18 @@ cdef class LinearMemory:
             self.index.truncate(self.m.n_features)
         return 0
 
+    cdef bint _is_taken(self) noexcept:
+        """Whether another thread is changing the model."""
+        return self.busy or (self.claimed != 0 and self.claimed != PyThread_get_thread_ident())
+
     cdef int _refuse_second(self) except -1:
         if self.m.param == NULL:
             raise TypeError("the learner has not been made: its __init__ was never called")
-        if not self.busy and self.claimed == PyThread_get_thread_ident():
+        if not self._is_taken():
             return 0
+        if self.busy:  # a thread that only has a claim may have added names, but no columns yet
+            self._forget_names()
         # a table is learned without the GIL: no other thread may move the arrays meanwhile
-        self._forget_names()
         raise BusyError(
             "the model is learning already in another thread; give each thread its own model, "
             "or a lock"

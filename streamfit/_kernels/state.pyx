@@ -237,6 +237,10 @@ cdef class LinearState(LinearMemory):
         self._enter()
         self._take_back(n, self.m.n_outputs)
 
+    def _begin(self):
+        """Refuse a second thread, before it adds names."""
+        self._enter()
+
     def _snapshot(self, bint claim=False):
         """What `_restore` needs to undo calls that come after: O(features), in one piece.
 

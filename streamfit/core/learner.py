@@ -160,7 +160,7 @@ class LinearLearner(LinearModel):
         """Say whether all names are known, and not so few of all that sparse rows are better."""
         return (
             self.hashing is None
-            and 0 < len(self.index) <= 4 * len(names)
+            and 0 < len(self.index) < 4 * len(names)
             and all(name in self.index for name in names)
         )
 
@@ -177,6 +177,7 @@ class LinearLearner(LinearModel):
             self._learn_samples(rows, labels, weights, 0, stop - start, out)
             return
         assert X is not None and y is not None  # noqa: PT018, for mypy
+        self._begin()
         known, learned = len(self.index), self.n_samples
         try:
             columns = self.index.align(block.features, X.shape[1], grow=True)
@@ -196,9 +197,10 @@ class LinearLearner(LinearModel):
         n = len(rows[2]) - 1
         labels, weights, out = _slices(block, start, start + n, predictors)
         if self.hashing is None and self.scaler is None:
-            known, learned = len(self.index), self.n_samples
             y = self._as_labels(labels)
             w = None if weights is None else frames.as_real(frames.as_array(weights), np.float64)
+            self._begin()
+            known, learned = len(self.index), self.n_samples
             try:
                 self.index.align(None, rows[3], grow=True)
                 if y is None or (w is None and weights is not None):

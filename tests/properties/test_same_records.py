@@ -257,3 +257,34 @@ def test_a_table_is_learned_as_its_dicts(
         a = learned(ours, Block(tabled, labels, weights, offsets=offsets), cuts)
         b = learned(theirs, Block(xs, labels, weights, offsets=offsets), cuts)
         assert a == b
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        b'{"a":{},"b":1,"a":3,"label":1}',  # a name that is there twice, first without a token
+        b'{"label":[],"a":1,"label":3}',
+        b'{"a":1,"label":9007199254740993}',  # which no double tells from its neighbour
+        b'{"a":1,"label":-9007199254740993}',
+        b'{"a":1,"label":9007199254740992}',
+        b'{"t":"\\"a\\":1","a":1,"label":2}',
+    ],
+)
+def test_records_that_are_nearly_rows(record: bytes) -> None:
+    decoder = JSONDecoder("label", features=["a", "b"])
+    decoded = decoder.decode_many([record, record])
+    assert decoded is not None
+    xs, ys, _ = decoded
+    x, y, _ = decoder(record)
+    assert (list(xs), ys) == ([x, x], [y, y])
+    assert list(map(type, ys)) == [type(y)] * 2
+
+
+def test_a_decoder_without_a_bound_and_values_of_other_types() -> None:
+    decoder = JSONDecoder("label", max_bytes=10**20)
+    record = b'{"a":1,"label":3}'
+    for value in (record, memoryview(record), bytearray(record)):
+        decoded = decoder.decode_many([value])  # type: ignore[list-item]
+        assert decoded is not None
+        assert (list(decoded[0]), decoded[1]) == ([{"a": 1}], [3])
+        copy.deepcopy(decoder)

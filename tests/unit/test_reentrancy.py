@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 import streamfit as sf
+from streamfit.core import learner
 from streamfit.errors import BadSampleError, BusyError, SourceError
 from streamfit.types import Block
 
@@ -120,6 +121,38 @@ def test_learning_in_two_threads_at_once_is_refused_or_in_turn() -> None:
     thread.join()
     assert model.n_samples in (learned, learned + len(y))
     assert all(np.isfinite(list(model.weights.values())))
+
+
+def test_new_columns_of_a_table_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    gather, refused = learner._gather, []
+
+    def others(X: Any, columns: Any, n: int) -> Any:
+        def learn() -> None:
+            block = Block(np.ones((1, 2)), [0.0], features=["z", "a"], offsets=range(1))
+            for call in (
+                lambda: model.learn_one({"a": 2.0}, 1.0),
+                lambda: model.learn_block(block, 0, 1),
+            ):
+                try:
+                    call()
+                except BusyError as error:
+                    refused.append(error)
+
+        thread = threading.Thread(target=learn)
+        thread.start()
+        thread.join()
+        return gather(X, columns, len(model.index))
+
+    model, expected = sf.LinearRegression(), sf.LinearRegression()
+    frame = pd.DataFrame({"x": [7.0], "a": [1.0]})
+    expected.learn_one({"a": 1.0}, 1.0)
+    expected.learn_many(frame, [0.0])
+    model.learn_one({"a": 1.0}, 1.0)
+    monkeypatch.setattr(learner, "_gather", others)
+    model.learn_many(frame, [0.0])
+    assert len(refused) == 2
+    assert model.index.names == ["a", "x"]
+    assert model.digest() == expected.digest()
 
 
 def test_a_value_that_empties_its_own_sample() -> None:
