@@ -230,3 +230,30 @@ def test_names_that_meet_are_added_in_one_order() -> None:
         model.learn_one({f"f{j}": values[j] for j in order}, 1.0)
         found.add(model.digest())
     assert len(found) == 1
+
+
+@pytest.mark.parametrize("n", [256, 257, 512, 513, 1024, 1025])
+def test_the_last_column_has_its_place_among_sorted_ones(n: int) -> None:
+    names = [f"f{i}" for i in range(n)]
+    sparse, dense = (
+        sf.LinearRegression(features=sf.FeatureIndex(names), batch_size=2) for _ in range(2)
+    )
+    columns = [n - 1, *range(0, n - 1, n // 30)]
+    for turn in range(4):
+        row = np.zeros(n)
+        row[columns] = np.arange(1.0, len(columns) + 1.0) + turn
+        sparse.learn_one({names[i]: row[i] for i in columns}, 1.0)
+        dense.learn_one(row, 1.0)
+    assert sparse.digest() == dense.digest()
+
+
+@given(st.permutations(range(12)), st.integers(0, 2**32 - 1))
+def test_names_that_share_a_column_are_added_up_in_any_order(order: list[int], seed: int) -> None:
+    values = np.random.default_rng(seed).normal(size=12)
+    digests = set()
+    for names in (range(12), order):
+        model = sf.LinearRegression(features=sf.HashedFeatures(bits=1))
+        for _ in range(2):
+            model.learn_one({f"f{i}": values[i] for i in names}, 1.0)
+        digests.add(model.digest())
+    assert len(digests) == 1

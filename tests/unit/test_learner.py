@@ -297,6 +297,18 @@ def test_the_progressive_loss_is_that_of_each_sample_before_it_by_its_weight(
     assert model.loss_weight == w.sum()
 
 
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_rows_of_a_table_are_scaled_to_predict_them(dtype: str) -> None:
+    rng = np.random.default_rng(0)
+    X = 3.0 + 2.0 * rng.normal(size=(30, 3))
+    model = sf.LinearRegression(sf.optim.SGD(0.1), scaler=sf.StandardScaler(), dtype=dtype)
+    model.learn_many(X, X @ [1.0, -2.0, 0.5])
+    assert model.predict_many(X).tolist() == [model.predict_one(x) for x in X]
+    scaled = (X - X.mean(axis=0)) / X.std(axis=0)
+    told = scaled @ list(model.weights.values()) + model.intercept
+    assert model.predict_many(X) == pytest.approx(told, rel=1e-9 if dtype == "float64" else 1e-4)
+
+
 def test_one_weight_for_all_rows() -> None:
     one, each = (sf.LinearRegression(reduction="sum") for _ in range(2))
     one.learn_many([[1.0], [2.0]], [1.0, 2.0], 0.5)
