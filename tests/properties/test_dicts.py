@@ -7,6 +7,7 @@ yardstick is the same numbers as an array.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -22,7 +23,7 @@ from streamfit.testing.strategies import fresh
 
 pytestmark = pytest.mark.filterwarnings("ignore::streamfit.errors.UpdateRefusedWarning")
 
-KNOWN = [f"x{j}" for j in range(12)]
+KNOWN = [sys.intern(f"x{j}") for j in range(12)]  # as the names of attributes are
 NAMES: list[Any] = [*KNOWN, "other", "more", 3, 4]
 
 
