@@ -87,8 +87,8 @@ def synchronous_table(c: Calibration) -> str:
     header = [
         "parameters",
         "an update's combining",
-        "pays from, arrays",
-        "pays from, words in JSON",
+        "pays from a micro-batch of: arrays",
+        "words in JSON",
     ]
     return markdown(header, rows)
 
