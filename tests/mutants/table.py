@@ -316,7 +316,7 @@ MUTANTS: list[Mutant] = [
         ),
         ("if (n > 24) {", "if (n > 100000) {", "the buckets only make sorting faster"),
         ("entry[j - 1].column > e.column ||", "entry[j - 1].column < e.column ||"),
-        ("entry[j - 1].value > e.value", "entry[j - 1].value < e.value"),
+        ("(entry[j - 1].column == e.column && entry[j - 1].value > e.value)", "0"),
         ("value[length - 1] += entry[i].value;", "value[length - 1] = entry[i].value;"),
         ("if (length && column[length - 1] == entry[i].column) {", "if (0) {"),
         ("uint32_t h = seed;", "uint32_t h = 0;"),

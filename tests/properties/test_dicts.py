@@ -140,3 +140,20 @@ def test_what_is_no_number_changes_nothing(
     assert model.digest() == before
     x[name] = 1.0
     model.learn_one(x, 1.0)
+
+
+class Point:
+    """What has attributes from the first on, in the order of the model's names."""
+
+    def __init__(self, *values: float) -> None:
+        self.x0, self.x1, self.x2 = values
+
+
+def test_attributes_in_the_order_of_the_names() -> None:
+    model, expected = sf.LinearRegression(), sf.LinearRegression()
+    for i in range(5):
+        x = Point(1.5 * i, -2.0, 0.25)
+        model.learn_one(vars(x), 1.0)
+        expected.learn_one(dict(vars(x)), 1.0)
+    assert model.digest() == expected.digest()
+    assert list(model.weights) == ["x0", "x1", "x2"]
