@@ -26,7 +26,9 @@ def test_the_program(ray: Any, tmp_path: Path) -> None:
     for i in range(4):
         lines = ["a,late", *(f"{j % 7 - 2.5},{j % 2}" for j in range(3000 + 10 * i)), "spoiled,1"]
         (tmp_path / f"day{i}.csv").write_text("\n".join(lines) + "\n")
-    (tmp_path / "train.py").write_text(program.replace("127.0.0.1:8765", "127.0.0.1:0"))
+    program = program.replace("127.0.0.1:8765", "127.0.0.1:0")
+    program = program.replace('f"day', f'f"{tmp_path}/day')  # the workers are in another folder
+    (tmp_path / "train.py").write_text(program)
     told = subprocess.run(
         [sys.executable, "train.py"],
         cwd=tmp_path,
