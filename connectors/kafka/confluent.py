@@ -112,8 +112,7 @@ class ConfluentClient:
             # When enough is queued the library pauses fetching; its second of pause is long
             # enough for us to run dry.
             "fetch.queue.backoff.ms": 10,
-            # It doubles with each attempt. Half of it is how long the very first one waits.
-            "reconnect.backoff.ms": 20,
+            "reconnect.backoff.ms": 250,
             "reconnect.backoff.max.ms": 1000,
             "topic.metadata.refresh.interval.ms": 2000,
             "error_cb": self._on_error,
