@@ -152,12 +152,14 @@ class RayTrainer(ShareTrainer):
         How many actors, up to 10,000. Each takes one of the cluster's CPUs.
     mode
         `"synchronous"`: each micro-batch is cut into shares, whose gradients are summed apart, put
-        together in the order of the shares, and applied by everybody. It is `fit_offline` with
-        `shares`, bit for bit, and with one share `Trainer`.
+        together in the order of the shares, and applied by everybody. With an array it is
+        `fit_offline` with `shares`, bit for bit, and with one share `Trainer`.
 
         `"local"`: each share trains a copy of the model on its own partitions; the copies are
-        averaged, weighted by samples, every `sync_every`. It is `sf.offline.fit_local_sgd`, bit
-        for bit.
+        averaged, weighted by samples, every `sync_every`. It is `sf.offline.fit_local_sgd` with
+        the samples of each share, bit for bit.
+
+        Whatever the source, `ShareTrainer` gives the same bits in this process, without Ray.
     sync_every
         In `local` mode: micro-batches of each share between two averages; or a time, such as
         `"0.5s"` (at least a millisecond), and then what is learned depends on how fast everybody
@@ -190,8 +192,8 @@ class RayTrainer(ShareTrainer):
     for the run.
 
     The model, position, checkpoint, journal, dead letters, metrics and monitor are the driver's,
-    and change between two rounds only. So whoever is killed, driver or worker, costs the round
-    at hand and no more.
+    and change between two rounds only. So whoever is killed, driver or worker, costs at most the
+    round at hand.
     """
 
     def __init__(
